@@ -1,0 +1,210 @@
+// The codec contract: how one block of packed weights becomes numbers in registers. This file and every codec are
+// compiled by the host compiler and, as text, by NVRTC: no host headers, no library, no floating-point contraction.
+//
+// A codec is a struct of constants and static functions:
+//
+//   struct MyCodec {
+//     static constexpr int kBlock = 256;       // columns of one block
+//     static constexpr int kBytes = 144;       // bytes of one block in a file
+//     static constexpr int kAlign = 16;        // power of two dividing kBytes: what device memory guarantees for a block
+//     static constexpr bool kInteger = true;   // integer codec (IntChunk) or float codec (FloatChunk)
+//     static constexpr bool kOffset = true;    // integer: some offset may be non-zero
+//     static constexpr int kGroup = 32;        // integer: aligned columns that share scale and offset: 16 or a multiple
+//                                              // of 32, and a multiple of kRun
+//     static constexpr int kRuns = 2;          // a chunk is kRuns runs ...
+//     static constexpr int kRun = 16;          // ... of kRun consecutive columns (a multiple of 4)
+//     static constexpr int col(int chunk, int run);   // first column of a run; chunk in [0, kBlock / (kRuns * kRun))
+//     struct RowMajor { ... };                 // the file's layout, required
+//     struct Planar { ... };                   // optional: planes whose loads are aligned, whole and coalesced
+//   };
+//
+// A layout is a struct:
+//
+//   struct RowMajor {
+//     static constexpr int kPlanes = 1;
+//     static constexpr int kPlaneBytes[kPlanes] = {kBytes};      // bytes of one block in each plane
+//     struct Raw { ... };                                        // what one lane loads for one chunk: registers
+//     static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can hoist them
+//     static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
+//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor
+//   };
+//
+// A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an integer chunk
+// the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two roundings, never fused, so
+// that host and device agree bit for bit. q is any int8.
+#pragma once
+
+#if defined(__CUDACC_RTC__) || defined(__CUDACC__)
+#define APR_FN __host__ __device__ __forceinline__
+#if defined(__CUDACC_RTC__)
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#else
+#include <stdint.h>
+#endif
+#else
+#define APR_FN inline __attribute__((always_inline))
+#include <stdint.h>
+#include <string.h>
+#endif
+
+namespace apr {
+
+// Pointers to one block's bytes in each plane.
+template <int kPlanes>
+struct Planes {
+  const uint8_t* p[kPlanes];
+};
+
+template <int kRuns, int kRun>
+struct IntChunk {
+  uint32_t q[kRuns][kRun / 4];  // byte j of q[r][i] is the int8 of column col(chunk, r) + 4 * i + j
+  float scale[kRuns];
+  float offset[kRuns];  // 0 when the codec has kOffset = false
+};
+
+template <int kRuns, int kRun>
+struct FloatChunk {
+  float v[kRuns][kRun];
+};
+
+struct alignas(8) U2 {
+  uint32_t x, y;
+};
+struct alignas(16) U4 {
+  uint32_t x, y, z, w;
+};
+
+// ---- loads of packed weights: read-only memory, address aligned to alignof(T) on a device, to 1 on the host ----------
+
+template <typename T>
+APR_FN T load(const uint8_t* p) {
+#if defined(__CUDA_ARCH__)
+  T v;
+  if constexpr (sizeof(T) == 16) {
+    // Weights are read once per step: keeping them out of L1 leaves it to the activations.
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  } else if constexpr (sizeof(T) == 8) {
+    asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+  } else if constexpr (sizeof(T) == 4) {
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  } else if constexpr (sizeof(T) == 2) {
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
+  } else {
+    uint32_t b;
+    asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(b) : "l"(p));
+    v = static_cast<T>(b);
+  }
+  return v;
+#else
+  T v;
+  __builtin_memcpy(&v, p, sizeof(T));
+  return v;
+#endif
+}
+
+// kWords 32-bit words from an address aligned to kAlign bytes: one wide load where the alignment allows it, halves or
+// bytes where it does not.
+template <int kWords, int kAlign>
+APR_FN void load_words(const uint8_t* p, uint32_t* w) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (kAlign >= 16 && kWords % 4 == 0) {
+    for (int i = 0; i < kWords / 4; ++i) {
+      U4 v = load<U4>(p + 16 * i);
+      w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
+    }
+  } else if constexpr (kAlign >= 8 && kWords % 2 == 0) {
+    for (int i = 0; i < kWords / 2; ++i) {
+      U2 v = load<U2>(p + 8 * i);
+      w[2 * i] = v.x, w[2 * i + 1] = v.y;
+    }
+  } else if constexpr (kAlign >= 4) {
+    for (int i = 0; i < kWords; ++i) w[i] = load<uint32_t>(p + 4 * i);
+  } else if constexpr (kAlign == 2) {
+    for (int i = 0; i < kWords; ++i)
+      w[i] = load<uint16_t>(p + 4 * i) | static_cast<uint32_t>(load<uint16_t>(p + 4 * i + 2)) << 16;
+  } else {
+    for (int i = 0; i < kWords; ++i) {
+      w[i] = 0;
+      for (int j = 0; j < 4; ++j) w[i] |= static_cast<uint32_t>(load<uint8_t>(p + 4 * i + j)) << (8 * j);
+    }
+  }
+#else
+  __builtin_memcpy(w, p, 4 * kWords);
+#endif
+}
+
+// ---- exact arithmetic, the same bits on host and device --------------------------------------------------------------
+
+APR_FN float bits_to_float(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+#endif
+}
+
+APR_FN uint32_t float_to_bits(float f) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(f);
+#else
+  uint32_t bits;
+  __builtin_memcpy(&bits, &f, 4);
+  return bits;
+#endif
+}
+
+// Products and sums that are rounded by themselves: never contracted to a fused multiply-add.
+APR_FN float mul(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+APR_FN float add(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fadd_rn(a, b);
+#else
+  return a + b;
+#endif
+}
+
+// IEEE binary16, exact, subnormals included.
+APR_FN float half_to_float(uint16_t h) {
+#if defined(__CUDA_ARCH__)
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+  return f;
+#else
+  const uint32_t magnitude = h & 0x7fffu;
+  // Moving the fields into place leaves the exponent 112 too small; the multiplication corrects it and normalises subnormals.
+  const float finite = bits_to_float(magnitude << 13) * bits_to_float(0x77800000u);  // 2^112
+  const uint32_t bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : float_to_bits(finite);
+  return bits_to_float(bits | static_cast<uint32_t>(h & 0x8000u) << 16);
+#endif
+}
+
+APR_FN float bfloat_to_float(uint16_t b) { return bits_to_float(static_cast<uint32_t>(b) << 16); }
+
+// Byte j of a packed quad, sign-extended.
+APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int8_t>(quad >> (8 * j)); }
+
+// The float view of an integer chunk: defines what a packed weight is worth.
+template <bool kOffset, int kRuns, int kRun>
+APR_FN float chunk_value(const IntChunk<kRuns, kRun>& chunk, int run, int column) {
+  const float product = mul(chunk.scale[run], static_cast<float>(quad_byte(chunk.q[run][column / 4], column % 4)));
+  if constexpr (kOffset) return add(product, chunk.offset[run]);
+  return product;
+}
+
+}  // namespace apr
