@@ -1,0 +1,38 @@
+#include "aprctl/command_line.h"
+
+#include <iostream>
+#include <sstream>
+
+#include "core/base/error.h"
+
+namespace apr::ctl {
+
+namespace po = boost::program_options;
+
+CommandLine::CommandLine(std::string name, std::string summary, std::string example)
+    : name_(std::move(name)), summary_(std::move(summary)), example_(std::move(example)), options_("options", 100, 60) {
+  options_.add_options()("help,h", po::bool_switch(), "show this help");
+}
+
+bool CommandLine::parse(const std::vector<std::string>& args) {
+  try {
+    using Style = po::command_line_style::style_t;
+    // No abbreviations: a script must not change its meaning when an option is added.
+    const int style = Style::unix_style & ~Style::allow_guessing;
+    po::store(po::command_line_parser(args).options(options_).positional(positional_).style(style).run(), values_);
+    if (flag("help")) {
+      std::ostringstream text;
+      text << "usage: aprctl " << name_ << " [options]";
+      for (unsigned i = 0; i < positional_.max_total_count() && i < 1; ++i) text << " [" << positional_.name_for_position(i) << "]";
+      text << "\n\n" << summary_ << "\n\nexample:\n  " << example_ << "\n\n" << options_;
+      std::cout << text.str();
+      return false;
+    }
+    po::notify(values_);
+  } catch (const po::error& error) {
+    throw usage_error("aprctl {}: {}; see `aprctl {} --help`", name_, error.what(), name_);
+  }
+  return true;
+}
+
+}  // namespace apr::ctl

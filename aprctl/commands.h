@@ -1,0 +1,21 @@
+// Entry points of the commands; each lives in a file of its name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace apr::ctl {
+
+using Arguments = std::vector<std::string>;
+
+int bench_main(const Arguments& args);
+int cache_main(const Arguments& args);
+int inspect_main(const Arguments& args);
+int logits_main(const Arguments& args);
+int parity_main(const Arguments& args);
+int plugins_main(const Arguments& args);
+int probes_main(const Arguments& args);
+int run_main(const Arguments& args);
+int tokenize_main(const Arguments& args);
+
+}  // namespace apr::ctl
