@@ -48,7 +48,8 @@ std::optional<QuantGeometry> geometry(WeightQuantType type);
 // The GGUF tensor type number (ggml_type); nullopt for formats that GGUF does not number.
 std::optional<uint32_t> gguf_type(WeightQuantType type);
 
-// Reverse look-ups; nullopt when unknown, never a guess.
+// Reverse look-ups; nullopt when unknown, never a guess. Names are taken in either case ("Q4_K"); "extension" is no
+// name of a format and gives nullopt.
 std::optional<WeightQuantType> parse_qtype(std::string_view name);
 std::optional<WeightQuantType> qtype_of_gguf(uint32_t gguf_type);
 // All well-known types, in enumerator order, without Extension.

@@ -1,0 +1,285 @@
+#include "core/model/gguf_writer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <unordered_set>
+
+#include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/model/gguf_format.h"
+
+namespace apr {
+
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+class HeaderBuilder {
+ public:
+  template <typename T>
+  void put(T value) {
+    static_assert(std::is_arithmetic_v<T>);
+    const auto* raw = reinterpret_cast<const std::byte*>(&value);
+    bytes_.insert(bytes_.end(), raw, raw + sizeof value);
+  }
+
+  void put_string(std::string_view text) {
+    put<uint64_t>(text.size());
+    const auto* raw = reinterpret_cast<const std::byte*>(text.data());
+    bytes_.insert(bytes_.end(), raw, raw + text.size());
+  }
+
+  // One number, narrowed to the stored type; Metadata has checked that it fits.
+  template <typename T>
+  void put_number(T value, MetaType stored) {
+    switch (stored) {
+      case MetaType::U8: return put(static_cast<uint8_t>(value));
+      case MetaType::I8: return put(static_cast<int8_t>(value));
+      case MetaType::U16: return put(static_cast<uint16_t>(value));
+      case MetaType::I16: return put(static_cast<int16_t>(value));
+      case MetaType::U32: return put(static_cast<uint32_t>(value));
+      case MetaType::I32: return put(static_cast<int32_t>(value));
+      case MetaType::U64: return put(static_cast<uint64_t>(value));
+      case MetaType::I64: return put(static_cast<int64_t>(value));
+      case MetaType::F32: return put(static_cast<float>(value));
+      case MetaType::F64: return put(static_cast<double>(value));
+      case MetaType::Bool: return put(static_cast<uint8_t>(value));
+      case MetaType::String:
+      case MetaType::Array: break;
+    }
+    throw Error("internal error: a number stored as {}", name(stored));
+  }
+
+  void put_item(uint64_t value, MetaType stored) { put_number(value, stored); }
+  void put_item(int64_t value, MetaType stored) { put_number(value, stored); }
+  void put_item(double value, MetaType stored) { put_number(value, stored); }
+  void put_item(bool value, MetaType stored) { put_number(value ? 1U : 0U, stored); }
+  void put_item(const std::string& value, MetaType) { put_string(value); }
+  void put_item(const MetaArray& array, MetaType stored) {
+    std::visit(
+        [&](const auto& values) {
+          put(static_cast<uint32_t>(stored));
+          put<uint64_t>(values.size());
+          using Item = typename std::decay_t<decltype(values)>::value_type;
+          for (const Item& value : values) put_item(value, stored);
+        },
+        array);
+  }
+
+  void put_entry(std::string_view key, const MetaValue& value, MetaType stored) {
+    put_string(key);
+    put(static_cast<uint32_t>(std::holds_alternative<MetaArray>(value) ? MetaType::Array : stored));
+    std::visit([&](const auto& v) { put_item(v, stored); }, value);
+  }
+
+  void pad_to(uint64_t alignment) { bytes_.resize(align_up(bytes_.size(), alignment)); }
+  std::vector<std::byte> take() { return std::move(bytes_); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+uint64_t alignment_of(const Metadata& meta) {
+  const uint64_t alignment = meta.get_uint_or(kGgufAlignmentKey, UINT64_MAX, kGgufDefaultAlignment);
+  check_gguf_alignment(meta.origin(), alignment);
+  return alignment;
+}
+
+uint64_t checked_bytes(const GgufTensor& tensor) {
+  const std::string where = fmt::format("tensor '{}' to be written", printable(tensor.name));
+  check_gguf_name(where, "tensor name", tensor.name);
+  if (const auto known = geometry(tensor.qtype)) {
+    if (tensor.format != name(tensor.qtype) || tensor.geometry.block_elements != known->block_elements ||
+        tensor.geometry.block_bytes != known->block_bytes) {
+      throw Error("{}: format '{}' with blocks of {} elements in {} bytes is not {}, which has {} in {}", where,
+                  printable(tensor.format), tensor.geometry.block_elements, tensor.geometry.block_bytes, name(tensor.qtype),
+                  known->block_elements, known->block_bytes);
+    }
+  }
+  if (!gguf_type(tensor.qtype)) check_gguf_extension(where, tensor.format, tensor.geometry);
+  return gguf_packed_bytes(where, tensor.dims, tensor.format, tensor.geometry);
+}
+
+// The formats that GGUF does not number, in order of first use.
+struct Extensions {
+  std::vector<std::string> formats;
+  std::vector<uint64_t> elements;
+  std::vector<uint64_t> bytes;
+
+  // The index of the tensor's format, which is added when it is new.
+  uint32_t index_of(const GgufTensor& tensor) {
+    const auto found = std::find(formats.begin(), formats.end(), tensor.format);
+    const auto index = static_cast<size_t>(found - formats.begin());
+    if (found == formats.end()) {
+      formats.push_back(tensor.format);
+      elements.push_back(tensor.geometry.block_elements);
+      bytes.push_back(tensor.geometry.block_bytes);
+    } else if (elements[index] != tensor.geometry.block_elements || bytes[index] != tensor.geometry.block_bytes) {
+      throw Error("tensor '{}' to be written: format '{}' has blocks of {} elements in {} bytes here, and of {} in {} in an "
+                  "earlier tensor",
+                  printable(tensor.name), tensor.format, tensor.geometry.block_elements, tensor.geometry.block_bytes,
+                  elements[index], bytes[index]);
+    }
+    if (formats.size() > kGgufMaxExtensions) throw Error("more than {} extension formats in one file", kGgufMaxExtensions);
+    return static_cast<uint32_t>(index);
+  }
+};
+
+bool describes_the_old_file(std::string_view key) {
+  return key == kGgufSplitNo || key == kGgufSplitCount || key == kGgufSplitTensors || key == kGgufExtensionFormats ||
+         key == kGgufExtensionElements || key == kGgufExtensionBytes;
+}
+
+}  // namespace
+
+GgufTensor gguf_tensor(std::string tensor_name, WeightQuantType qtype, std::vector<uint64_t> dims) {
+  const auto known = geometry(qtype);
+  if (!known) throw Error("tensor '{}': an extension format's block size is its plugin's to say", printable(tensor_name));
+  return {std::move(tensor_name), qtype, std::string(name(qtype)), std::move(dims), *known};
+}
+
+std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufTensor>& tensors) {
+  const uint64_t alignment = alignment_of(meta);
+  Extensions extensions;
+  std::vector<uint32_t> types;
+  for (const GgufTensor& tensor : tensors) {
+    const auto number = gguf_type(tensor.qtype);
+    types.push_back(number ? *number : kGgufExtensionType + extensions.index_of(tensor));
+  }
+  Metadata written(meta.origin());
+  for (const auto& [key, value] : meta.entries()) {
+    check_gguf_name("metadata to be written", "key", key);
+    if (!describes_the_old_file(key)) written.add(key, value, meta.stored_type(key));
+  }
+  if (!extensions.formats.empty()) {
+    written.add(std::string(kGgufExtensionFormats), MetaArray(extensions.formats));
+    written.add(std::string(kGgufExtensionElements), MetaArray(extensions.elements));
+    written.add(std::string(kGgufExtensionBytes), MetaArray(extensions.bytes));
+  }
+
+  HeaderBuilder header;
+  for (const char c : kGgufMagic) header.put(c);
+  header.put(kGgufVersion);
+  header.put<uint64_t>(tensors.size());
+  header.put<uint64_t>(written.entries().size());
+  for (const auto& [key, value] : written.entries()) header.put_entry(key, value, written.stored_type(key));
+
+  std::unordered_set<std::string_view> names;
+  uint64_t offset = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const GgufTensor& tensor = tensors[i];
+    if (!names.insert(tensor.name).second) throw Error("tensor '{}' to be written: the name appears twice", printable(tensor.name));
+    header.put_string(tensor.name);
+    header.put(static_cast<uint32_t>(tensor.dims.size()));
+    for (const uint64_t size : tensor.dims) header.put(size);
+    header.put(types[i]);
+    header.put(offset);
+    const uint64_t bytes = checked_bytes(tensor);
+    if (bytes > (UINT64_MAX >> 1) - offset) throw Error("tensor '{}' to be written: the file would be too large", printable(tensor.name));
+    offset = align_up(offset + bytes, alignment);
+  }
+  header.pad_to(alignment);
+  return header.take();
+}
+
+GgufWriter::GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors)
+    : path_(path), tensors_(std::move(tensors)), alignment_(alignment_of(meta)) {
+  for (const GgufTensor& tensor : tensors_) sizes_.push_back(checked_bytes(tensor));
+  const std::vector<std::byte> header = gguf_header(meta, tensors_);
+
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path_, ignored)) throw Error("{}: is a directory; name a file in it", printable(path_, kLongPath));
+  temporary_ = path_ + ".part-XXXXXX";  // mkostemp fills in the X's; same folder, so that the rename is atomic
+  fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
+  if (fd_ < 0) {
+    const int error = errno;
+    temporary_.clear();
+    fail("create", error);
+  }
+  // mkostemp makes the file private; a model gets the mode that any new file of this user gets.
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  (void)::fchmod(fd_, 0666 & ~mask);
+  try {
+    buffer_.reserve(kBufferBytes);
+    write(header);
+  } catch (...) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+    throw;
+  }
+}
+
+GgufWriter::~GgufWriter() {
+  if (fd_ >= 0) ::close(fd_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void GgufWriter::fail(const char* action, int error) const {
+  throw Error("{}: cannot {} it: {}", printable(path_, kLongPath), action, std::strerror(error));
+}
+
+void GgufWriter::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t count = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail("write", errno);
+    done += static_cast<size_t>(count);
+  }
+  buffer_.clear();
+}
+
+void GgufWriter::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const size_t piece = std::min(bytes.size(), kBufferBytes - buffer_.size());
+    buffer_.insert(buffer_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(piece));
+    bytes = bytes.subspan(piece);
+    if (buffer_.size() == kBufferBytes) flush();
+  }
+}
+
+void GgufWriter::append(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  if (fd_ < 0) throw Error("{}: the file is finished; nothing can be appended", printable(path_, kLongPath));
+  if (current_ == tensors_.size()) {
+    throw Error("{}: {} bytes more than all {} tensors have", printable(path_, kLongPath), bytes.size(), tensors_.size());
+  }
+  const uint64_t room = sizes_[current_] - written_;
+  if (bytes.size() > room) {
+    throw Error("{}: tensor '{}' has {} bytes; {} are written, and {} more do not fit", printable(path_, kLongPath),
+                printable(tensors_[current_].name), sizes_[current_], written_, bytes.size());
+  }
+  write(bytes);
+  written_ += bytes.size();
+  if (written_ == sizes_[current_]) {
+    const std::vector<std::byte> padding(align_up(written_, alignment_) - written_);
+    write(padding);
+    ++current_;
+    written_ = 0;
+  }
+}
+
+void GgufWriter::finish() {
+  if (fd_ < 0) throw Error("{}: the file is finished already", printable(path_, kLongPath));
+  if (current_ != tensors_.size()) {
+    throw Error("{}: tensor '{}' has {} of its {} bytes; the file is not complete", printable(path_, kLongPath),
+                printable(tensors_[current_].name), written_, sizes_[current_]);
+  }
+  flush();
+  if (::fsync(fd_) != 0) fail("write", errno);
+  const int fd = fd_;
+  fd_ = -1;
+  if (::close(fd) != 0) fail("write", errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename to", errno);
+  temporary_.clear();
+}
+
+}  // namespace apr
