@@ -1,0 +1,88 @@
+// `aprctl logits`: the logits of given token ids as raw float32 [tokens, vocab], for comparison with other engines.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "aprctl/command_line.h"
+#include "aprctl/commands.h"
+#include "aprctl/engine.h"
+#include "aprctl/model_options.h"
+#include "core/base/error.h"
+#include "core/base/log.h"
+
+namespace apr::ctl {
+namespace {
+
+std::vector<int32_t> parse_ids(const std::string& text, uint32_t vocab) {
+  std::vector<int32_t> ids;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at < end) {
+    if (*at == ',' || *at == ' ' || *at == '\n') {
+      ++at;
+      continue;
+    }
+    int32_t id = 0;
+    const auto [next, problem] = std::from_chars(at, end, id);
+    if (problem != std::errc() || id < 0 || static_cast<uint32_t>(id) >= vocab)
+      throw usage_error("aprctl logits: --ids has '{}' where a token id from 0 to {} is expected",
+                        std::string(at, std::min<size_t>(16, static_cast<size_t>(end - at))), vocab - 1);
+    ids.push_back(id);
+    at = next;
+  }
+  if (ids.empty()) throw usage_error("aprctl logits: --ids is empty");
+  return ids;
+}
+
+// Complete or absent: the file appears under its name only when all of it is on disk.
+void write_whole(const std::string& path, const std::vector<float>& values) {
+  const std::string temporary = path + ".part";
+  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+  out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+  out.close();
+  if (!out) {
+    std::remove(temporary.c_str());
+    throw Error("{}: cannot write {} bytes; is the disk full or the folder read-only?", path, values.size() * sizeof(float));
+  }
+  std::filesystem::rename(temporary, path);
+}
+
+}  // namespace
+
+int logits_main(const Arguments& args) {
+  CommandLine line("logits", "Write the logits after each given token as raw little-endian float32 [tokens, vocab].",
+                   "aprctl logits -m model.gguf --ids 1,300,301 --out logits.f32");
+  namespace po = boost::program_options;
+  ModelOptions::add(line);
+  BackendOptions::add(line);
+  line.options().add_options()("ids", po::value<std::string>()->required(), "token ids, separated by commas")(
+      "single", po::bool_switch(), "feed the tokens one by one instead of all at once")(
+      "out,o", po::value<std::string>()->required(), "file to write");
+  if (!line.parse(args)) return kExitOk;
+
+  EngineRequest request = Engine::request(line);
+  request.gate = false;  // the command exists to compare: a gate would hide what is to be seen
+  Engine engine(line, request);
+  Session& session = engine.session();
+  const std::vector<int32_t> ids = parse_ids(line.get<std::string>("ids"), session.vocab());
+  if (ids.size() > session.context())
+    throw usage_error("aprctl logits: {} tokens do not fit a context of {}; see --ctx", ids.size(), session.context());
+
+  std::vector<float> logits;
+  if (line.flag("single")) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const std::vector<float> row = session.feed({&ids[i], 1}, static_cast<int32_t>(i));
+      logits.insert(logits.end(), row.begin(), row.end());
+    }
+  } else {
+    logits = session.feed_all(ids, 0);
+  }
+  write_whole(line.get<std::string>("out"), logits);
+  log_info("{}: [{}, {}] float32", line.get<std::string>("out"), ids.size(), session.vocab());
+  return kExitOk;
+}
+
+}  // namespace apr::ctl

@@ -1,0 +1,31 @@
+// Options that several commands share, and what they stand for.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "aprctl/command_line.h"
+#include "core/plugin/catalog.h"
+
+namespace apr::ctl {
+
+// -m/--model, also as the first argument without a name; the shipped model when neither is given.
+struct ModelOptions {
+  static void add(CommandLine& line);
+  // Says on stderr when the shipped model is used.
+  static std::string path(const CommandLine& line);
+};
+
+// --plugin-path, any number of times.
+struct PluginOptions {
+  static void add(CommandLine& line);
+  static Catalog catalog(const CommandLine& line);
+};
+
+// How a model is run: --backend, --device, --threads, --precise, --ctx, --batch, and --plugin-path.
+struct BackendOptions {
+  static void add(CommandLine& line);
+};
+
+}  // namespace apr::ctl
