@@ -1,5 +1,5 @@
-// The one exception type of core/ and aprctl. A message says what was wrong, where (file, tensor, line, byte) and
-// what to do about it. The kind decides the program's exit code; nothing here crosses the plugin ABI.
+// The one exception type of core/ and aprctl. A message says what was wrong, where (file, tensor, line, byte)
+// and what to do about it. The kind decides the program's exit code; nothing here crosses the plugin ABI.
 #pragma once
 
 #include <fmt/format.h>

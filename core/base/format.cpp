@@ -65,7 +65,8 @@ std::string printable(std::string_view text, size_t max_bytes) {
     const size_t length = utf8_length(text.substr(at));
     const auto first = static_cast<uint8_t>(text[at]);
     // U+0080..U+009F are control characters too (C2 80 .. C2 9F): some terminals obey them.
-    const bool control = first < 0x20 || first == 0x7F || (length == 2 && first == 0xC2 && static_cast<uint8_t>(text[at + 1]) < 0xA0);
+    const bool control = first < 0x20 || first == 0x7F ||
+                         (length == 2 && first == 0xC2 && static_cast<uint8_t>(text[at + 1]) < 0xA0);
     if (length == 0 || control) {
       const size_t bytes = length == 0 ? 1 : length;
       for (size_t i = 0; i < bytes; ++i) out += fmt::format("\\x{:02X}", static_cast<uint8_t>(text[at + i]));

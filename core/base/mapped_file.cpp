@@ -32,9 +32,11 @@ struct Descriptor {
       throw Error("{}: no such file; check the path", printable(path, kLongPath));
     case EACCES:
     case EPERM:
-      throw Error("{}: no permission to read it; check its owner and mode (ls -l)", printable(path, kLongPath));
+      throw Error("{}: no permission to read it; check its owner and mode (ls -l)",
+                  printable(path, kLongPath));
     case ELOOP:
-      throw Error("{}: too many symbolic links; the link points to itself or into a ring", printable(path, kLongPath));
+      throw Error("{}: too many symbolic links; the link points to itself or into a ring",
+                  printable(path, kLongPath));
     case ENAMETOOLONG:
       throw Error("the path is too long to be a file ({} bytes): {}", path.size(), printable(path));
     case EMFILE:
@@ -47,11 +49,16 @@ struct Descriptor {
 
 int advice_of(Access access) {
   switch (access) {
-    case Access::Normal: return MADV_NORMAL;
-    case Access::Sequential: return MADV_SEQUENTIAL;
-    case Access::Random: return MADV_RANDOM;
-    case Access::WillNeed: return MADV_WILLNEED;
-    case Access::DontNeed: return MADV_DONTNEED;
+    case Access::Normal:
+      return MADV_NORMAL;
+    case Access::Sequential:
+      return MADV_SEQUENTIAL;
+    case Access::Random:
+      return MADV_RANDOM;
+    case Access::WillNeed:
+      return MADV_WILLNEED;
+    case Access::DontNeed:
+      return MADV_DONTNEED;
   }
   return MADV_NORMAL;
 }
@@ -72,11 +79,13 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::string& path) {
     throw Error("{}: is a directory; name a file in it", printable(path, kLongPath));
   }
   if (!S_ISREG(status.st_mode)) {
-    throw Error("{}: is not a regular file (a pipe, socket or device cannot be mapped); copy it to a file first",
-                printable(path, kLongPath));
+    throw Error(
+        "{}: is not a regular file (a pipe, socket or device cannot be mapped); copy it to a file first",
+        printable(path, kLongPath));
   }
   if (status.st_size == 0) {
-    throw Error("{}: is empty (0 bytes); was the download or the copy interrupted?", printable(path, kLongPath));
+    throw Error("{}: is empty (0 bytes); was the download or the copy interrupted?",
+                printable(path, kLongPath));
   }
   const auto size = static_cast<uint64_t>(status.st_size);
   if (size > std::numeric_limits<size_t>::max()) {
@@ -84,7 +93,8 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::string& path) {
   }
   void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (data == MAP_FAILED) {
-    throw Error("{}: cannot map {} into memory: {}", printable(path, kLongPath), human_bytes(size), std::strerror(errno));
+    throw Error("{}: cannot map {} into memory: {}", printable(path, kLongPath), human_bytes(size),
+                std::strerror(errno));
   }
   return std::shared_ptr<MappedFile>(new MappedFile(path, static_cast<const std::byte*>(data), size));
 }

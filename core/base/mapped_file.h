@@ -1,6 +1,6 @@
-// A file mapped read-only into memory: how weights are read without copying them. Pages arrive from the disk when they
-// are first touched. A file that is truncated while it is mapped makes later reads fault (SIGBUS); nothing in user space
-// can prevent that, so models are replaced by rename, never in place.
+// A file mapped read-only into memory: how weights are read without copying them. Pages arrive from the disk
+// when they are first touched. A file that is truncated while it is mapped makes later reads fault (SIGBUS);
+// nothing in user space can prevent that, so models are replaced by rename, never in place.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,8 @@ enum class Access {
 
 class MappedFile {
  public:
-  // Throws apr::Error that says which of these it was: not found, a directory, not a regular file, empty, no permission,
-  // too large for the address space. Symbolic links are followed.
+  // Throws apr::Error that says which of these it was: not found, a directory, not a regular file, empty, no
+  // permission, too large for the address space. Symbolic links are followed.
   static std::shared_ptr<MappedFile> open(const std::string& path);
 
   MappedFile(const MappedFile&) = delete;
@@ -35,8 +35,8 @@ class MappedFile {
   uint64_t size() const { return size_; }
   std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(size_)}; }
 
-  // Advice only: it never fails. The range is cut to the file and widened to whole pages, except that DontNeed is
-  // narrowed, so that a neighbour's bytes stay.
+  // Advice only: it never fails. The range is cut to the file and widened to whole pages, except that
+  // DontNeed is narrowed, so that a neighbour's bytes stay.
   void advise(Access access, uint64_t offset, uint64_t bytes) const;
   void advise(Access access) const { advise(access, 0, size_); }
 

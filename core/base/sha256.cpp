@@ -33,7 +33,8 @@ Sha256::~Sha256() = default;
 
 void Sha256::update(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
-  if (EVP_DigestUpdate(context_->evp, bytes.data(), bytes.size()) != 1) throw Error("OpenSSL: SHA-256 failed");
+  if (EVP_DigestUpdate(context_->evp, bytes.data(), bytes.size()) != 1)
+    throw Error("OpenSSL: SHA-256 failed");
 }
 
 std::string Sha256::finish_hex() {

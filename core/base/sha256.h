@@ -28,8 +28,8 @@ class Sha256 {
 
 std::string sha256_hex(std::span<const std::byte> bytes);
 std::string sha256_hex(std::string_view text);
-// Reads the file in pieces, so that memory stays small and a file that shrinks meanwhile is an error, not a fault.
-// Throws apr::Error that names the file.
+// Reads the file in pieces, so that memory stays small and a file that shrinks meanwhile is an error, not a
+// fault. Throws apr::Error that names the file.
 std::string sha256_file(const std::string& path);
 
 }  // namespace apr

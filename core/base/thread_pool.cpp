@@ -19,7 +19,8 @@ namespace apr {
 unsigned usable_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return static_cast<unsigned>(CPU_COUNT(&set));
+  if (::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+    return static_cast<unsigned>(CPU_COUNT(&set));
   // More CPUs than cpu_set_t has bits: the library asks with a larger mask.
   return std::max(1U, std::thread::hardware_concurrency());
 }
@@ -68,7 +69,7 @@ struct InsideScope {
 }  // namespace
 
 struct ThreadPool::State {
-  std::mutex turn;  // one parallel_for at a time
+  std::mutex turn;   // one parallel_for at a time
   std::mutex mutex;  // guards the rest
   std::condition_variable wake;
   std::condition_variable idle;
@@ -110,10 +111,12 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(unsigned threads)
     : state_(std::make_unique<State>()), threads_(threads == 0 ? usable_cpus() : threads) {
   try {
-    for (unsigned i = 1; i < threads_; ++i) state_->threads.emplace_back([state = state_.get()] { state->run(); });
+    for (unsigned i = 1; i < threads_; ++i)
+      state_->threads.emplace_back([state = state_.get()] { state->run(); });
   } catch (const std::system_error& problem) {
     state_->shut_down();  // the threads that did start must not outlive the state
-    throw Error("cannot start {} threads: {}; ask for fewer, or raise the limit (ulimit -u)", threads_, problem.what());
+    throw Error("cannot start {} threads: {}; ask for fewer, or raise the limit (ulimit -u)", threads_,
+                problem.what());
   }
 }
 
@@ -121,7 +124,11 @@ ThreadPool::~ThreadPool() { state_->shut_down(); }
 
 void ThreadPool::parallel_for(size_t count, size_t grain, const std::function<void(size_t, size_t)>& body) {
   if (count == 0) return;
-  Job job{.count = count, .grain = std::max<size_t>(grain, 1), .body = &body, .error_mutex = {}, .error = nullptr};
+  Job job{.count = count,
+          .grain = std::max<size_t>(grain, 1),
+          .body = &body,
+          .error_mutex = {},
+          .error = nullptr};
   const bool alone = t_inside || state_->threads.empty() || count <= job.grain;
   if (alone) {
     const InsideScope inside;

@@ -1,6 +1,7 @@
-// The closed list of well-known weight formats, and Extension for a plugin's own. Nothing has a default value, and no
-// switch over it has a `default:`; the build rejects a switch that forgets an enumerator (-Werror=switch-enum), and a
-// contract test compiles every dispatch site with one more enumerator and demands that the compiler refuses it.
+// The closed list of well-known weight formats, and Extension for a plugin's own. Nothing has a default
+// value, and no switch over it has a `default:`; the build rejects a switch that forgets an enumerator
+// (-Werror=switch-enum), and a contract test compiles every dispatch site with one more enumerator and
+// demands that the compiler refuses it.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +49,8 @@ std::optional<QuantGeometry> geometry(WeightQuantType type);
 // The GGUF tensor type number (ggml_type); nullopt for formats that GGUF does not number.
 std::optional<uint32_t> gguf_type(WeightQuantType type);
 
-// Reverse look-ups; nullopt when unknown, never a guess. Names are taken in either case ("Q4_K"); "extension" is no
-// name of a format and gives nullopt.
+// Reverse look-ups; nullopt when unknown, never a guess. Names are taken in either case ("Q4_K"); "extension"
+// is no name of a format and gives nullopt.
 std::optional<WeightQuantType> parse_qtype(std::string_view name);
 std::optional<WeightQuantType> qtype_of_gguf(uint32_t gguf_type);
 // All well-known types, in enumerator order, without Extension.

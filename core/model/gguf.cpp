@@ -45,7 +45,9 @@ std::optional<PartName> parse_part_name(const std::string& path) {
 }
 
 // How many files the model has. gguf-split leaves split.count = 0 in a file that it has merged.
-uint64_t split_count(const Metadata& meta) { return std::max<uint64_t>(1, meta.get_uint_or(kGgufSplitCount, kMaxParts, 1)); }
+uint64_t split_count(const Metadata& meta) {
+  return std::max<uint64_t>(1, meta.get_uint_or(kGgufSplitCount, kMaxParts, 1));
+}
 
 struct OpenPart {
   std::shared_ptr<MappedFile> file;
@@ -79,9 +81,11 @@ void check_part(const OpenPart& part, uint64_t number, uint64_t count) {
   const uint64_t said_count = split_count(meta);
   const uint64_t said_number = meta.get_uint(kGgufSplitNo, kMaxParts) + 1;
   if (said_count != count || said_number != number) {
-    throw Error("{}: by its name it is part {} of {}, but its metadata says part {} of {}; the file was renamed or belongs "
-                "to another model",
-                meta.origin(), number, count, said_number, said_count);
+    throw Error(
+        "{}: by its name it is part {} of {}, but its metadata says part {} of {}; the file was renamed or "
+        "belongs "
+        "to another model",
+        meta.origin(), number, count, said_number, said_count);
   }
 }
 
@@ -105,8 +109,9 @@ Model join_parts(std::vector<OpenPart> parts) {
     const Metadata& meta = part.content.meta;
     const auto said = meta.find_uint(kGgufSplitTensors, UINT64_MAX);
     if (said && *said != model.tensors.size()) {
-      throw Error("{}: {} says {} tensors, but the {} parts together have {}; the parts do not belong together",
-                  meta.origin(), kGgufSplitTensors, *said, parts.size(), model.tensors.size());
+      throw Error(
+          "{}: {} says {} tensors, but the {} parts together have {}; the parts do not belong together",
+          meta.origin(), kGgufSplitTensors, *said, parts.size(), model.tensors.size());
     }
   }
   return model;
@@ -123,23 +128,28 @@ Model open_gguf(const std::string& path) {
   std::vector<OpenPart> parts;
   if (count == 1) {
     if (name && name->count > 1) {
-      throw Error("{}: by its name it is part {} of {}, but its metadata has no {}; if a whole file was cut into pieces, "
-                  "join them with cat",
-                  meta.origin(), name->number, name->count, kGgufSplitCount);
+      throw Error(
+          "{}: by its name it is part {} of {}, but its metadata has no {}; if a whole file was cut into "
+          "pieces, "
+          "join them with cat",
+          meta.origin(), name->number, name->count, kGgufSplitCount);
     }
     parts.push_back(std::move(given));
     return join_parts(std::move(parts));
   }
 
   if (!name) {
-    throw Error("{}: it is part {} of {} of a model, but is not named NAME-00001-of-{:05}.gguf, so the other parts cannot "
-                "be found; give the parts their names back",
-                meta.origin(), meta.get_uint(kGgufSplitNo, kMaxParts) + 1, count, count);
+    throw Error(
+        "{}: it is part {} of {} of a model, but is not named NAME-00001-of-{:05}.gguf, so the other parts "
+        "cannot "
+        "be found; give the parts their names back",
+        meta.origin(), meta.get_uint(kGgufSplitNo, kMaxParts) + 1, count, count);
   }
   check_part(given, name->number, name->count);
   require_all_parts_exist(*name);
   for (uint64_t number = 1; number <= count; ++number) {
-    parts.push_back(number == name->number ? std::move(given) : open_part(part_path(name->prefix, number, count)));
+    parts.push_back(number == name->number ? std::move(given)
+                                           : open_part(part_path(name->prefix, number, count)));
     check_part(parts.back(), number, count);
   }
   return join_parts(std::move(parts));

@@ -20,9 +20,11 @@ uint64_t gguf_packed_bytes(std::string_view where, const std::vector<uint64_t>& 
     }
   }
   if (dims[0] % geometry.block_elements != 0) {
-    throw Error("{}: its rows have {} columns, which is not a multiple of {}'s block of {}; the type or the shape that "
-                "the file declares is wrong",
-                where, dims[0], printable(format), geometry.block_elements);
+    throw Error(
+        "{}: its rows have {} columns, which is not a multiple of {}'s block of {}; the type or the shape "
+        "that "
+        "the file declares is wrong",
+        where, dims[0], printable(format), geometry.block_elements);
   }
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(elements / geometry.block_elements, uint64_t{geometry.block_bytes}, &bytes)) {
@@ -34,11 +36,11 @@ uint64_t gguf_packed_bytes(std::string_view where, const std::vector<uint64_t>& 
 void check_gguf_name(std::string_view where, std::string_view what, std::string_view name) {
   if (name.empty()) throw Error("{}: the {} is empty", where, what);
   if (name.size() > kGgufMaxNameBytes) {
-    throw Error("{}: the {} has {} bytes; at most {} are possible", where, what, name.size(), kGgufMaxNameBytes);
+    throw Error("{}: the {} has {} bytes; at most {} are possible", where, what, name.size(),
+                kGgufMaxNameBytes);
   }
-  const bool control = std::any_of(name.begin(), name.end(), [](char c) {
-    return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
-  });
+  const bool control = std::any_of(name.begin(), name.end(),
+                                   [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; });
   if (control) throw Error("{}: the {} '{}' holds control characters", where, what, printable(name));
 }
 
@@ -54,17 +56,20 @@ void check_gguf_extension(std::string_view origin, std::string_view name, QuantG
   constexpr uint32_t kMaxBlock = 1U << 20;
   if (geometry.block_elements == 0 || geometry.block_elements > kMaxBlock || geometry.block_bytes == 0 ||
       geometry.block_bytes > kMaxBlock) {
-    throw Error("{}: extension format '{}' has blocks of {} elements in {} bytes; both must be 1 to {}", origin,
-                printable(name), geometry.block_elements, geometry.block_bytes, kMaxBlock);
+    throw Error("{}: extension format '{}' has blocks of {} elements in {} bytes; both must be 1 to {}",
+                origin, printable(name), geometry.block_elements, geometry.block_bytes, kMaxBlock);
   }
   if (const auto known = parse_qtype(name)) {
     if (apr::name(*known) != name || gguf_type(*known)) {
-      throw Error("{}: '{}' cannot be an extension format: it is the name of a well-known one", origin, printable(name));
+      throw Error("{}: '{}' cannot be an extension format: it is the name of a well-known one", origin,
+                  printable(name));
     }
     const auto fixed = apr::geometry(*known);
-    if (fixed && (fixed->block_elements != geometry.block_elements || fixed->block_bytes != geometry.block_bytes)) {
-      throw Error("{}: format '{}' has blocks of {} elements in {} bytes, but the file says {} in {}", origin, name,
-                  fixed->block_elements, fixed->block_bytes, geometry.block_elements, geometry.block_bytes);
+    if (fixed &&
+        (fixed->block_elements != geometry.block_elements || fixed->block_bytes != geometry.block_bytes)) {
+      throw Error("{}: format '{}' has blocks of {} elements in {} bytes, but the file says {} in {}", origin,
+                  name, fixed->block_elements, fixed->block_bytes, geometry.block_elements,
+                  geometry.block_bytes);
     }
     return;
   }
@@ -72,10 +77,12 @@ void check_gguf_extension(std::string_view origin, std::string_view name, QuantG
   const bool characters = std::all_of(name.begin(), name.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
   });
-  if (!characters || name.size() > 64 || dot == std::string_view::npos || dot == 0 || dot + 1 == name.size() ||
-      name.find('.', dot + 1) != std::string_view::npos) {
-    throw Error("{}: '{}' is no name for an extension format; it must be vendor.format, of a-z 0-9 _ -, at most 64 bytes",
-                origin, printable(name));
+  if (!characters || name.size() > 64 || dot == std::string_view::npos || dot == 0 ||
+      dot + 1 == name.size() || name.find('.', dot + 1) != std::string_view::npos) {
+    throw Error(
+        "{}: '{}' is no name for an extension format; it must be vendor.format, of a-z 0-9 _ -, at most 64 "
+        "bytes",
+        origin, printable(name));
   }
 }
 

@@ -1,92 +1,29 @@
 #include "core/model/gguf_parse.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <optional>
 #include <unordered_set>
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/model/gguf_cursor.h"
 #include "core/model/gguf_format.h"
 
 namespace apr {
 
 namespace {
 
-// No real header comes near this (vocabularies of 260k tokens make about 15 MiB). Without it, a damaged count in a
-// 100 GB model could make the reader take weights for strings, and allocate as much.
-constexpr uint64_t kMaxHeaderBytes = 256ULL << 20;
-
-// Reads values one after the other; every read is checked against the end first.
-class Cursor {
- public:
-  Cursor(std::span<const std::byte> bytes, const std::string& origin)
-      : data_(bytes.data()), end_(std::min<uint64_t>(bytes.size(), kMaxHeaderBytes)), file_size_(bytes.size()), origin_(origin) {}
-
-  uint64_t at() const { return at_; }
-  uint64_t remaining() const { return end_ - at_; }
-
-  // what is the thing being read, for the error: "the value of key 'x'".
-  template <typename T, typename What>
-  T read(const What& what) {
-    need(sizeof(T), what);
-    T value;
-    std::memcpy(&value, data_ + at_, sizeof value);
-    at_ += sizeof value;
-    return value;
-  }
-
-  template <typename What>
-  std::string_view read_string(const What& what) {
-    const auto length = read<uint64_t>(what);
-    if (length > remaining()) {
-      at_ -= sizeof length;
-      short_of(fmt::format("{} (a string of {} bytes)", what(), length));
-    }
-    const std::string_view text(reinterpret_cast<const char*>(data_ + at_), length);
-    at_ += length;
-    return text;
-  }
-
-  // count elements of at least `each` bytes must still fit: checked before anything is allocated for them.
-  template <typename What>
-  void need_elements(uint64_t count, uint64_t each, const What& what) {
-    if (count > remaining() / each) {
-      short_of(fmt::format("{} ({} elements of at least {} bytes)", what(), count, each));
-    }
-  }
-
- private:
-  template <typename What>
-  void need(uint64_t bytes, const What& what) {
-    if (bytes > remaining()) short_of(what());
-  }
-
-  [[noreturn]] void short_of(const std::string& what) const {
-    if (end_ < file_size_) {
-      throw Error("{}: {} at byte {} runs past {} of header; no model has that much metadata, so the file is damaged",
-                  origin_, what, at_, human_bytes(kMaxHeaderBytes));
-    }
-    throw Error("{}: {} at byte {} runs past the end of the file ({} bytes); the file is cut short or damaged", origin_,
-                what, at_, file_size_);
-  }
-
-  const std::byte* data_;
-  uint64_t at_ = 0;
-  uint64_t end_;
-  uint64_t file_size_;
-  const std::string& origin_;
-};
-
-// --- the first bytes ---------------------------------------------------------------------------------------------
+// --- the first bytes ---
 
 // People often have one of these in place of the model, so the error says which.
 const char* what_instead(std::string_view head) {
-  if (head.starts_with("version https://git-lfs")) return "a Git LFS pointer, not the model; fetch it with 'git lfs pull'";
+  if (head.starts_with("version https://git-lfs"))
+    return "a Git LFS pointer, not the model; fetch it with 'git lfs pull'";
   if (head.starts_with("<")) return "a web page; the download went wrong (a login or a moved address?)";
   if (head.starts_with("PK\x03\x04")) return "a ZIP archive (a PyTorch checkpoint?); convert it to GGUF";
-  if (head.starts_with("lmgg") || head.starts_with("fmgg") || head.starts_with("tjgg") || head.starts_with("algg")) {
+  if (head.starts_with("lmgg") || head.starts_with("fmgg") || head.starts_with("tjgg") ||
+      head.starts_with("algg")) {
     return "a GGML file of the time before GGUF; convert the original model again";
   }
   if (head.starts_with("FUGG")) return "a GGUF file with reversed bytes";
@@ -99,29 +36,32 @@ struct Counts {
   uint64_t keys;
 };
 
-Counts read_preamble(Cursor& cursor, std::span<const std::byte> bytes, const std::string& origin) {
-  const std::string_view head(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 64));
+Counts read_preamble(GgufCursor& cursor, std::span<const std::byte> bytes, const std::string& origin) {
+  const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
+                              std::min<size_t>(bytes.size(), 64));
   if (!head.starts_with(kGgufMagic)) {
     if (const char* instead = what_instead(head)) throw Error("{}: this is {}", origin, instead);
-    throw Error("{}: not a GGUF file: it begins with '{}', not '{}'", origin, printable(head.substr(0, 4)), kGgufMagic);
+    throw Error("{}: not a GGUF file: it begins with '{}', not '{}'", origin, printable(head.substr(0, 4)),
+                kGgufMagic);
   }
   (void)cursor.read<uint32_t>([] { return std::string("the magic"); });
   const auto version = cursor.read<uint32_t>([] { return std::string("the version"); });
   // A big-endian writer's 2 or 3 reads as 0x02000000 or 0x03000000.
   if (version != 0 && (version & 0xFFFFU) == 0) {
-    throw Error("{}: this is a big-endian GGUF file (version field {:#010x}); convert it to little-endian with "
-                "gguf_convert_endian.py",
-                origin, version);
+    throw Error(
+        "{}: this is a big-endian GGUF file (version field {:#010x}); convert it to little-endian with "
+        "gguf_convert_endian.py",
+        origin, version);
   }
   if (version < kGgufOldestVersion || version > kGgufVersion) {
-    throw Error("{}: GGUF version {} is not supported; versions {} and {} are{}", origin, version, kGgufOldestVersion,
-                kGgufVersion, version == 1 ? ". Convert the original model again" : "");
+    throw Error("{}: GGUF version {} is not supported; versions {} and {} are{}", origin, version,
+                kGgufOldestVersion, kGgufVersion, version == 1 ? ". Convert the original model again" : "");
   }
   Counts counts{};
   counts.tensors = cursor.read<uint64_t>([] { return std::string("the number of tensors"); });
   counts.keys = cursor.read<uint64_t>([] { return std::string("the number of metadata keys"); });
-  // The smallest key: length, one byte, type, one byte of value. The smallest tensor: length, one byte of name, number
-  // of dims, one dim, type, offset.
+  // The smallest key: length, one byte, type, one byte of value. The smallest tensor: length, one byte of
+  // name, number of dims, one dim, type, offset.
   constexpr uint64_t kSmallestKey = 8 + 1 + 4 + 1;
   constexpr uint64_t kSmallestTensor = 8 + 1 + 4 + 8 + 4 + 8;
   cursor.need_elements(counts.keys, kSmallestKey, [] { return std::string("the metadata"); });
@@ -129,111 +69,7 @@ Counts read_preamble(Cursor& cursor, std::span<const std::byte> bytes, const std
   return counts;
 }
 
-// --- metadata ----------------------------------------------------------------------------------------------------
-
-MetaType checked_meta_type(uint32_t number, std::string_view key, uint64_t at, const std::string& origin) {
-  if (number > static_cast<uint32_t>(MetaType::F64)) {
-    throw Error("{}: metadata key '{}' has the unknown value type {} at byte {}; types 0 to 12 exist", origin,
-                printable(key), number, at);
-  }
-  return static_cast<MetaType>(number);
-}
-
-bool checked_bool(uint8_t byte, std::string_view key, uint64_t at, const std::string& origin) {
-  if (byte > 1) {
-    throw Error("{}: metadata key '{}': the boolean at byte {} is {}, neither 0 nor 1", origin, printable(key), at, byte);
-  }
-  return byte == 1;
-}
-
-template <typename Stored, typename Wide, typename What>
-MetaArray read_numbers(Cursor& cursor, uint64_t count, const What& what) {
-  cursor.need_elements(count, sizeof(Stored), what);
-  std::vector<Wide> values(count);
-  for (Wide& value : values) value = static_cast<Wide>(cursor.read<Stored>(what));
-  return values;
-}
-
-template <typename What>
-MetaArray read_array(Cursor& cursor, MetaType type, uint64_t count, std::string_view key, const std::string& origin,
-                     const What& what) {
-  switch (type) {
-    case MetaType::U8: return read_numbers<uint8_t, uint64_t>(cursor, count, what);
-    case MetaType::U16: return read_numbers<uint16_t, uint64_t>(cursor, count, what);
-    case MetaType::U32: return read_numbers<uint32_t, uint64_t>(cursor, count, what);
-    case MetaType::U64: return read_numbers<uint64_t, uint64_t>(cursor, count, what);
-    case MetaType::I8: return read_numbers<int8_t, int64_t>(cursor, count, what);
-    case MetaType::I16: return read_numbers<int16_t, int64_t>(cursor, count, what);
-    case MetaType::I32: return read_numbers<int32_t, int64_t>(cursor, count, what);
-    case MetaType::I64: return read_numbers<int64_t, int64_t>(cursor, count, what);
-    case MetaType::F32: return read_numbers<float, double>(cursor, count, what);
-    case MetaType::F64: return read_numbers<double, double>(cursor, count, what);
-    case MetaType::Bool: {
-      cursor.need_elements(count, 1, what);
-      std::vector<bool> values(count);
-      for (uint64_t i = 0; i < count; ++i) {
-        const uint64_t at = cursor.at();
-        values[i] = checked_bool(cursor.read<uint8_t>(what), key, at, origin);
-      }
-      return values;
-    }
-    case MetaType::String: {
-      cursor.need_elements(count, sizeof(uint64_t), what);
-      std::vector<std::string> values;
-      // A string object is four times the smallest stored string, so a false count must not reserve at once; a
-      // vocabulary of usual size never grows.
-      values.reserve(std::min<uint64_t>(count, 1U << 18));
-      for (uint64_t i = 0; i < count; ++i) {
-        values.emplace_back(cursor.read_string([&] { return fmt::format("element {} of {}", i, what()); }));
-      }
-      return values;
-    }
-    case MetaType::Array:
-      throw Error("{}: metadata key '{}' at byte {} is an array of arrays; no known key is one, and this reader does not "
-                  "take them",
-                  origin, printable(key), cursor.at());
-  }
-  throw Error("internal error: {} is not a MetaType", static_cast<uint32_t>(type));
-}
-
-void read_key(Cursor& cursor, uint64_t number, Metadata& meta, const std::string& origin) {
-  const uint64_t key_at = cursor.at();
-  const std::string_view key = cursor.read_string([&] { return fmt::format("metadata key {}", number); });
-  check_gguf_name(fmt::format("{}: metadata key {} at byte {}", origin, number, key_at), "key", key);
-  const auto what = [&] { return fmt::format("the value of metadata key '{}'", printable(key)); };
-
-  const uint64_t type_at = cursor.at();
-  MetaType type = checked_meta_type(cursor.read<uint32_t>(what), key, type_at, origin);
-  MetaValue value;
-  switch (type) {
-    case MetaType::U8: value = uint64_t{cursor.read<uint8_t>(what)}; break;
-    case MetaType::U16: value = uint64_t{cursor.read<uint16_t>(what)}; break;
-    case MetaType::U32: value = uint64_t{cursor.read<uint32_t>(what)}; break;
-    case MetaType::U64: value = cursor.read<uint64_t>(what); break;
-    case MetaType::I8: value = int64_t{cursor.read<int8_t>(what)}; break;
-    case MetaType::I16: value = int64_t{cursor.read<int16_t>(what)}; break;
-    case MetaType::I32: value = int64_t{cursor.read<int32_t>(what)}; break;
-    case MetaType::I64: value = cursor.read<int64_t>(what); break;
-    case MetaType::F32: value = double{cursor.read<float>(what)}; break;
-    case MetaType::F64: value = cursor.read<double>(what); break;
-    case MetaType::Bool: {
-      const uint64_t at = cursor.at();
-      value = checked_bool(cursor.read<uint8_t>(what), key, at, origin);
-      break;
-    }
-    case MetaType::String: value = std::string(cursor.read_string(what)); break;
-    case MetaType::Array: {
-      const uint64_t element_at = cursor.at();
-      type = checked_meta_type(cursor.read<uint32_t>(what), key, element_at, origin);
-      const auto count = cursor.read<uint64_t>(what);
-      value = read_array(cursor, type, count, key, origin, what);
-      break;
-    }
-  }
-  meta.add(std::string(key), std::move(value), type);
-}
-
-// --- tensors -----------------------------------------------------------------------------------------------------
+// --- tensors ---
 
 struct Extension {
   std::string name;
@@ -246,9 +82,12 @@ std::vector<Extension> read_extensions(const Metadata& meta) {
   const std::vector<int64_t> elements = meta.get_ints(kGgufExtensionElements);
   const std::vector<int64_t> bytes = meta.get_ints(kGgufExtensionBytes);
   if (names.size() != elements.size() || names.size() != bytes.size() || names.size() > kGgufMaxExtensions) {
-    throw Error("{}: {} has {} names, but there are {} block sizes in elements and {} in bytes (at most {} formats are "
-                "possible)",
-                meta.origin(), kGgufExtensionFormats, names.size(), elements.size(), bytes.size(), kGgufMaxExtensions);
+    throw Error(
+        "{}: {} has {} names, but there are {} block sizes in elements and {} in bytes (at most {} formats "
+        "are "
+        "possible)",
+        meta.origin(), kGgufExtensionFormats, names.size(), elements.size(), bytes.size(),
+        kGgufMaxExtensions);
   }
   // Anything out of 32 bits becomes 0, which the check below refuses with the format's name.
   const auto narrow = [](int64_t v) {
@@ -266,31 +105,56 @@ std::vector<Extension> read_extensions(const Metadata& meta) {
 // ggml's other types, so that the error can say what the file has.
 const char* other_ggml_type(uint32_t number) {
   switch (number) {
-    case 4: return "q4_2, removed from ggml in 2023";
-    case 5: return "q4_3, removed from ggml in 2023";
-    case 9: return "q8_1, an activation format";
-    case 15: return "q8_k, an activation format";
-    case 16: return "iq2_xxs";
-    case 17: return "iq2_xs";
-    case 18: return "iq3_xxs";
-    case 19: return "iq1_s";
-    case 21: return "iq3_s";
-    case 22: return "iq2_s";
-    case 24: return "i8";
-    case 25: return "i16";
-    case 26: return "i32";
-    case 27: return "i64";
-    case 28: return "f64";
-    case 29: return "iq1_m";
-    case 31: return "q4_0_4_4, removed from ggml: use q4_0";
-    case 32: return "q4_0_4_8, removed from ggml: use q4_0";
-    case 33: return "q4_0_8_8, removed from ggml: use q4_0";
-    case 34: return "tq1_0";
-    case 35: return "tq2_0";
-    case 36: return "iq4_nl_4_4, removed from ggml: use iq4_nl";
-    case 37: return "iq4_nl_4_8, removed from ggml: use iq4_nl";
-    case 38: return "iq4_nl_8_8, removed from ggml: use iq4_nl";
-    default: return nullptr;
+    case 4:
+      return "q4_2, removed from ggml in 2023";
+    case 5:
+      return "q4_3, removed from ggml in 2023";
+    case 9:
+      return "q8_1, an activation format";
+    case 15:
+      return "q8_k, an activation format";
+    case 16:
+      return "iq2_xxs";
+    case 17:
+      return "iq2_xs";
+    case 18:
+      return "iq3_xxs";
+    case 19:
+      return "iq1_s";
+    case 21:
+      return "iq3_s";
+    case 22:
+      return "iq2_s";
+    case 24:
+      return "i8";
+    case 25:
+      return "i16";
+    case 26:
+      return "i32";
+    case 27:
+      return "i64";
+    case 28:
+      return "f64";
+    case 29:
+      return "iq1_m";
+    case 31:
+      return "q4_0_4_4, removed from ggml: use q4_0";
+    case 32:
+      return "q4_0_4_8, removed from ggml: use q4_0";
+    case 33:
+      return "q4_0_8_8, removed from ggml: use q4_0";
+    case 34:
+      return "tq1_0";
+    case 35:
+      return "tq2_0";
+    case 36:
+      return "iq4_nl_4_4, removed from ggml: use iq4_nl";
+    case 37:
+      return "iq4_nl_4_8, removed from ggml: use iq4_nl";
+    case 38:
+      return "iq4_nl_8_8, removed from ggml: use iq4_nl";
+    default:
+      return nullptr;
   }
 }
 
@@ -300,16 +164,18 @@ struct DeclaredType {
   QuantGeometry geometry;
 };
 
-DeclaredType declared_type(uint32_t number, const std::vector<Extension>& extensions, const std::string& where) {
+DeclaredType declared_type(uint32_t number, const std::vector<Extension>& extensions,
+                           const std::string& where) {
   if (number >= kGgufExtensionType && number - kGgufExtensionType < kGgufMaxExtensions) {
     const uint32_t index = number - kGgufExtensionType;
     if (index >= extensions.size()) {
-      throw Error("{}: its type is extension {}, but {} lists {} formats", where, index, kGgufExtensionFormats,
-                  extensions.size());
+      throw Error("{}: its type is extension {}, but {} lists {} formats", where, index,
+                  kGgufExtensionFormats, extensions.size());
     }
     const Extension& extension = extensions[index];
     // A well-known format that GGUF does not number travels the same way, and keeps its own type.
-    return {parse_qtype(extension.name).value_or(WeightQuantType::Extension), extension.name, extension.geometry};
+    return {parse_qtype(extension.name).value_or(WeightQuantType::Extension), extension.name,
+            extension.geometry};
   }
   if (const auto qtype = qtype_of_gguf(number)) {
     if (const auto known = geometry(*qtype)) return {*qtype, std::string(name(*qtype)), *known};
@@ -317,7 +183,8 @@ DeclaredType declared_type(uint32_t number, const std::vector<Extension>& extens
   if (const char* other = other_ggml_type(number)) {
     throw Error("{}: its type is {} ({}), which this program does not read", where, number, other);
   }
-  throw Error("{}: its type number {} is unknown; the file is damaged, or newer than this program", where, number);
+  throw Error("{}: its type number {} is unknown; the file is damaged, or newer than this program", where,
+              number);
 }
 
 struct Placed {
@@ -325,13 +192,14 @@ struct Placed {
   uint64_t offset;  // bytes from the start of the data section
 };
 
-Placed read_tensor(Cursor& cursor, uint64_t number, const std::vector<Extension>& extensions, uint64_t alignment,
-                   const std::string& origin) {
+Placed read_tensor(GgufCursor& cursor, uint64_t number, const std::vector<Extension>& extensions,
+                   uint64_t alignment, const std::string& origin) {
   const uint64_t at = cursor.at();
   const auto what = [&] { return fmt::format("the description of tensor {}", number); };
   const std::string_view tensor_name = cursor.read_string(what);
   check_gguf_name(fmt::format("{}: tensor {} at byte {}", origin, number, at), "tensor name", tensor_name);
-  const std::string where = fmt::format("{}: tensor '{}' (described at byte {})", origin, printable(tensor_name), at);
+  const std::string where =
+      fmt::format("{}: tensor '{}' (described at byte {})", origin, printable(tensor_name), at);
 
   const auto dim_count = cursor.read<uint32_t>(what);
   if (dim_count == 0 || dim_count > kGgufMaxDims) {
@@ -342,24 +210,28 @@ Placed read_tensor(Cursor& cursor, uint64_t number, const std::vector<Extension>
   DeclaredType type = declared_type(cursor.read<uint32_t>(what), extensions, where);
   const auto offset = cursor.read<uint64_t>(what);
   if (offset % alignment != 0) {
-    throw Error("{}: its data begins at offset {}, which is not a multiple of the alignment {}", where, offset, alignment);
+    throw Error("{}: its data begins at offset {}, which is not a multiple of the alignment {}", where,
+                offset, alignment);
   }
   const uint64_t bytes = gguf_packed_bytes(where, dims, type.format, type.geometry);
-  return {Tensor{std::string(tensor_name), type.qtype, std::move(type.format), std::move(dims), nullptr, bytes, 0}, offset};
+  return {Tensor{std::string(tensor_name), type.qtype, std::move(type.format), std::move(dims), nullptr,
+                 bytes, 0},
+          offset};
 }
 
-// Sets each tensor's data. The tensors, in the order of their offsets, must fill the data section with nothing but
-// alignment between them: a size that disagrees with the declared type and shape then shows at once, as an overlap or
-// a hole, where a tolerant reader would decode other bytes than the writer meant.
-void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes, uint64_t header_end, uint64_t alignment,
-                   const std::string& origin) {
+// Sets each tensor's data. The tensors, in the order of their offsets, must fill the data section with
+// nothing but alignment between them: a size that disagrees with the declared type and shape then shows at
+// once, as an overlap or a hole, where a tolerant reader would decode other bytes than the writer meant.
+void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes, uint64_t header_end,
+                   uint64_t alignment, const std::string& origin) {
   const uint64_t data_start = align_up(header_end, alignment);
   const uint64_t data_size = bytes.size() > data_start ? bytes.size() - data_start : 0;
 
   std::vector<Placed*> order;
   order.reserve(placed.size());
   for (Placed& one : placed) order.push_back(&one);
-  std::stable_sort(order.begin(), order.end(), [](const Placed* a, const Placed* b) { return a->offset < b->offset; });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Placed* a, const Placed* b) { return a->offset < b->offset; });
 
   uint64_t expected = 0;  // where the next tensor's data must begin
   const Tensor* before = nullptr;
@@ -370,22 +242,29 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
                          printable(tensor.format), joined(tensor.dims), tensor.bytes, one->offset);
     };
     if (one->offset > data_size || tensor.bytes > data_size - one->offset) {
-      throw Error("{} runs past the end of the file: the data section begins at byte {} and has {} bytes; the file is cut "
-                  "short or damaged",
-                  describe(), data_start, data_size);
+      throw Error(
+          "{} runs past the end of the file: the data section begins at byte {} and has {} bytes; the file "
+          "is cut "
+          "short or damaged",
+          describe(), data_start, data_size);
     }
     if (one->offset != expected) {
-      if (before == nullptr) throw Error("{}: {} bytes before it belong to no tensor", describe(), one->offset);
+      if (before == nullptr)
+        throw Error("{}: {} bytes before it belong to no tensor", describe(), one->offset);
       if (one->offset < expected) {
-        throw Error("{} overlaps tensor '{}' ({} [{}], {} bytes); the type or shape that the file declares for one of them "
-                    "is wrong",
-                    describe(), printable(before->name), printable(before->format), joined(before->dims),
-                    before->bytes);
+        throw Error(
+            "{} overlaps tensor '{}' ({} [{}], {} bytes); the type or shape that the file declares for one "
+            "of them "
+            "is wrong",
+            describe(), printable(before->name), printable(before->format), joined(before->dims),
+            before->bytes);
       }
-      throw Error("{}: the file leaves {} bytes more before it than tensor '{}' ({} [{}], {} bytes) needs; the type or "
-                  "shape that the file declares for '{}' is wrong",
-                  describe(), one->offset - expected, printable(before->name), printable(before->format),
-                  joined(before->dims), before->bytes, printable(before->name));
+      throw Error(
+          "{}: the file leaves {} bytes more before it than tensor '{}' ({} [{}], {} bytes) needs; the type "
+          "or "
+          "shape that the file declares for '{}' is wrong",
+          describe(), one->offset - expected, printable(before->name), printable(before->format),
+          joined(before->dims), before->bytes, printable(before->name));
     }
     tensor.data = bytes.data() + data_start + one->offset;
     before = &tensor;
@@ -397,9 +276,11 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
         before == nullptr ? std::string("the header, which lists no tensor")
                           : fmt::format("the last tensor, '{}' ({} [{}], {} bytes)", printable(before->name),
                                         printable(before->format), joined(before->dims), before->bytes);
-    throw Error("{}: {} bytes follow {}; either a type or shape that the file declares is wrong, or something was appended "
-                "to the file",
-                origin, data_size - expected, last);
+    throw Error(
+        "{}: {} bytes follow {}; either a type or shape that the file declares is wrong, or something was "
+        "appended "
+        "to the file",
+        origin, data_size - expected, last);
   }
 }
 
@@ -407,11 +288,10 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
 
 GgufPart parse_gguf(std::span<const std::byte> bytes, const std::string& origin) {
   const std::string shown = printable(origin, kLongPath);
-  Cursor cursor(bytes, shown);
+  GgufCursor cursor(bytes, shown);
   const Counts counts = read_preamble(cursor, bytes, shown);
 
-  GgufPart part{Metadata(shown), {}};
-  for (uint64_t i = 0; i < counts.keys; ++i) read_key(cursor, i, part.meta, shown);
+  GgufPart part{read_gguf_metadata(cursor, counts.keys, shown), {}};
 
   const uint64_t alignment =
       part.meta.get_uint_or(kGgufAlignmentKey, std::numeric_limits<uint64_t>::max(), kGgufDefaultAlignment);

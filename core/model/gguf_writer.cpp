@@ -1,14 +1,13 @@
 #include "core/model/gguf_writer.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <random>
 #include <unordered_set>
 
 #include "core/base/error.h"
@@ -40,19 +39,31 @@ class HeaderBuilder {
   template <typename T>
   void put_number(T value, MetaType stored) {
     switch (stored) {
-      case MetaType::U8: return put(static_cast<uint8_t>(value));
-      case MetaType::I8: return put(static_cast<int8_t>(value));
-      case MetaType::U16: return put(static_cast<uint16_t>(value));
-      case MetaType::I16: return put(static_cast<int16_t>(value));
-      case MetaType::U32: return put(static_cast<uint32_t>(value));
-      case MetaType::I32: return put(static_cast<int32_t>(value));
-      case MetaType::U64: return put(static_cast<uint64_t>(value));
-      case MetaType::I64: return put(static_cast<int64_t>(value));
-      case MetaType::F32: return put(static_cast<float>(value));
-      case MetaType::F64: return put(static_cast<double>(value));
-      case MetaType::Bool: return put(static_cast<uint8_t>(value));
+      case MetaType::U8:
+        return put(static_cast<uint8_t>(value));
+      case MetaType::I8:
+        return put(static_cast<int8_t>(value));
+      case MetaType::U16:
+        return put(static_cast<uint16_t>(value));
+      case MetaType::I16:
+        return put(static_cast<int16_t>(value));
+      case MetaType::U32:
+        return put(static_cast<uint32_t>(value));
+      case MetaType::I32:
+        return put(static_cast<int32_t>(value));
+      case MetaType::U64:
+        return put(static_cast<uint64_t>(value));
+      case MetaType::I64:
+        return put(static_cast<int64_t>(value));
+      case MetaType::F32:
+        return put(static_cast<float>(value));
+      case MetaType::F64:
+        return put(static_cast<double>(value));
+      case MetaType::Bool:
+        return put(static_cast<uint8_t>(value));
       case MetaType::String:
-      case MetaType::Array: break;
+      case MetaType::Array:
+        break;
     }
     throw Error("internal error: a number stored as {}", name(stored));
   }
@@ -98,9 +109,9 @@ uint64_t checked_bytes(const GgufTensor& tensor) {
   if (const auto known = geometry(tensor.qtype)) {
     if (tensor.format != name(tensor.qtype) || tensor.geometry.block_elements != known->block_elements ||
         tensor.geometry.block_bytes != known->block_bytes) {
-      throw Error("{}: format '{}' with blocks of {} elements in {} bytes is not {}, which has {} in {}", where,
-                  printable(tensor.format), tensor.geometry.block_elements, tensor.geometry.block_bytes, name(tensor.qtype),
-                  known->block_elements, known->block_bytes);
+      throw Error("{}: format '{}' with blocks of {} elements in {} bytes is not {}, which has {} in {}",
+                  where, printable(tensor.format), tensor.geometry.block_elements,
+                  tensor.geometry.block_bytes, name(tensor.qtype), known->block_elements, known->block_bytes);
     }
   }
   if (!gguf_type(tensor.qtype)) check_gguf_extension(where, tensor.format, tensor.geometry);
@@ -121,27 +132,37 @@ struct Extensions {
       formats.push_back(tensor.format);
       elements.push_back(tensor.geometry.block_elements);
       bytes.push_back(tensor.geometry.block_bytes);
-    } else if (elements[index] != tensor.geometry.block_elements || bytes[index] != tensor.geometry.block_bytes) {
-      throw Error("tensor '{}' to be written: format '{}' has blocks of {} elements in {} bytes here, and of {} in {} in an "
-                  "earlier tensor",
-                  printable(tensor.name), tensor.format, tensor.geometry.block_elements, tensor.geometry.block_bytes,
-                  elements[index], bytes[index]);
+    } else if (elements[index] != tensor.geometry.block_elements ||
+               bytes[index] != tensor.geometry.block_bytes) {
+      throw Error(
+          "tensor '{}' to be written: format '{}' has blocks of {} elements in {} bytes here, and of {} in "
+          "{} in an "
+          "earlier tensor",
+          printable(tensor.name), tensor.format, tensor.geometry.block_elements, tensor.geometry.block_bytes,
+          elements[index], bytes[index]);
     }
-    if (formats.size() > kGgufMaxExtensions) throw Error("more than {} extension formats in one file", kGgufMaxExtensions);
+    if (formats.size() > kGgufMaxExtensions)
+      throw Error("more than {} extension formats in one file", kGgufMaxExtensions);
     return static_cast<uint32_t>(index);
   }
 };
 
-bool describes_the_old_file(std::string_view key) {
-  return key == kGgufSplitNo || key == kGgufSplitCount || key == kGgufSplitTensors || key == kGgufExtensionFormats ||
-         key == kGgufExtensionElements || key == kGgufExtensionBytes;
+bool lists_extensions(std::string_view key) {
+  return key == kGgufExtensionFormats || key == kGgufExtensionElements || key == kGgufExtensionBytes;
+}
+
+Metadata of_one_file(Metadata meta) {
+  for (const std::string_view key : {kGgufSplitNo, kGgufSplitCount, kGgufSplitTensors}) meta.erase(key);
+  return meta;
 }
 
 }  // namespace
 
 GgufTensor gguf_tensor(std::string tensor_name, WeightQuantType qtype, std::vector<uint64_t> dims) {
   const auto known = geometry(qtype);
-  if (!known) throw Error("tensor '{}': an extension format's block size is its plugin's to say", printable(tensor_name));
+  if (!known)
+    throw Error("tensor '{}': an extension format's block size is its plugin's to say",
+                printable(tensor_name));
   return {std::move(tensor_name), qtype, std::string(name(qtype)), std::move(dims), *known};
 }
 
@@ -156,7 +177,7 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
   Metadata written(meta.origin());
   for (const auto& [key, value] : meta.entries()) {
     check_gguf_name("metadata to be written", "key", key);
-    if (!describes_the_old_file(key)) written.add(key, value, meta.stored_type(key));
+    if (!lists_extensions(key)) written.add(key, value, meta.stored_type(key));
   }
   if (!extensions.formats.empty()) {
     written.add(std::string(kGgufExtensionFormats), MetaArray(extensions.formats));
@@ -175,14 +196,16 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
   uint64_t offset = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const GgufTensor& tensor = tensors[i];
-    if (!names.insert(tensor.name).second) throw Error("tensor '{}' to be written: the name appears twice", printable(tensor.name));
+    if (!names.insert(tensor.name).second)
+      throw Error("tensor '{}' to be written: the name appears twice", printable(tensor.name));
     header.put_string(tensor.name);
     header.put(static_cast<uint32_t>(tensor.dims.size()));
     for (const uint64_t size : tensor.dims) header.put(size);
     header.put(types[i]);
     header.put(offset);
     const uint64_t bytes = checked_bytes(tensor);
-    if (bytes > (UINT64_MAX >> 1) - offset) throw Error("tensor '{}' to be written: the file would be too large", printable(tensor.name));
+    if (bytes > (UINT64_MAX >> 1) - offset)
+      throw Error("tensor '{}' to be written: the file would be too large", printable(tensor.name));
     offset = align_up(offset + bytes, alignment);
   }
   header.pad_to(alignment);
@@ -192,21 +215,16 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
 GgufWriter::GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors)
     : path_(path), tensors_(std::move(tensors)), alignment_(alignment_of(meta)) {
   for (const GgufTensor& tensor : tensors_) sizes_.push_back(checked_bytes(tensor));
-  const std::vector<std::byte> header = gguf_header(meta, tensors_);
+  const std::vector<std::byte> header = gguf_header(of_one_file(meta), tensors_);
 
   std::error_code ignored;
-  if (std::filesystem::is_directory(path_, ignored)) throw Error("{}: is a directory; name a file in it", printable(path_, kLongPath));
-  temporary_ = path_ + ".part-XXXXXX";  // mkostemp fills in the X's; same folder, so that the rename is atomic
-  fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
-  if (fd_ < 0) {
-    const int error = errno;
-    temporary_.clear();
-    fail("create", error);
-  }
-  // mkostemp makes the file private; a model gets the mode that any new file of this user gets.
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  (void)::fchmod(fd_, 0666 & ~mask);
+  if (std::filesystem::is_directory(path_, ignored))
+    throw Error("{}: is a directory; name a file in it", printable(path_, kLongPath));
+  // In the same folder, so that the rename is atomic. O_EXCL and a random name: two writers never share a
+  // file.
+  temporary_ = fmt::format("{}.part-{:08x}", path_, std::random_device{}());
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) fail("create", errno);
   try {
     buffer_.reserve(kBufferBytes);
     write(header);
@@ -250,12 +268,14 @@ void GgufWriter::append(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   if (fd_ < 0) throw Error("{}: the file is finished; nothing can be appended", printable(path_, kLongPath));
   if (current_ == tensors_.size()) {
-    throw Error("{}: {} bytes more than all {} tensors have", printable(path_, kLongPath), bytes.size(), tensors_.size());
+    throw Error("{}: {} bytes more than all {} tensors have", printable(path_, kLongPath), bytes.size(),
+                tensors_.size());
   }
   const uint64_t room = sizes_[current_] - written_;
   if (bytes.size() > room) {
-    throw Error("{}: tensor '{}' has {} bytes; {} are written, and {} more do not fit", printable(path_, kLongPath),
-                printable(tensors_[current_].name), sizes_[current_], written_, bytes.size());
+    throw Error("{}: tensor '{}' has {} bytes; {} are written, and {} more do not fit",
+                printable(path_, kLongPath), printable(tensors_[current_].name), sizes_[current_], written_,
+                bytes.size());
   }
   write(bytes);
   written_ += bytes.size();
@@ -270,8 +290,8 @@ void GgufWriter::append(std::span<const std::byte> bytes) {
 void GgufWriter::finish() {
   if (fd_ < 0) throw Error("{}: the file is finished already", printable(path_, kLongPath));
   if (current_ != tensors_.size()) {
-    throw Error("{}: tensor '{}' has {} of its {} bytes; the file is not complete", printable(path_, kLongPath),
-                printable(tensors_[current_].name), written_, sizes_[current_]);
+    throw Error("{}: tensor '{}' has {} of its {} bytes; the file is not complete",
+                printable(path_, kLongPath), printable(tensors_[current_].name), written_, sizes_[current_]);
   }
   flush();
   if (::fsync(fd_) != 0) fail("write", errno);

@@ -1,5 +1,6 @@
-// Writes a GGUF v3 file: the header first, then each tensor's packed bytes as they are made. The file appears under its
-// name only when it is whole, so that a crash, a full disk or a second writer never leaves half a model there.
+// Writes a GGUF v3 file: the header first, then each tensor's packed bytes as they are made. The file appears
+// under its name only when it is whole, so that a crash, a full disk or a second writer never leaves half a
+// model there.
 #pragma once
 
 #include <cstddef>
@@ -26,26 +27,28 @@ struct GgufTensor {
 // The entry for a well-known type. Throws for Extension, whose geometry only its plugin knows.
 GgufTensor gguf_tensor(std::string name, WeightQuantType qtype, std::vector<uint64_t> dims);
 
-// The header with its padding: magic, counts, metadata, tensor descriptions, up to where the first tensor's data begins.
-// Keys that describe another file's form are not taken over from meta: split.* and apr.extension_*; the latter are
-// written anew for the formats that GGUF does not number. general.alignment is obeyed. Throws on what no reader accepts.
+// The header with its padding: magic, counts, metadata, tensor descriptions, up to where the first tensor's
+// data begins. apr.extension_* keys are not taken over from meta but made for the tensors at hand.
+// general.alignment is obeyed. Throws on what no reader accepts.
 std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufTensor>& tensors);
 
 class GgufWriter {
  public:
-  // Creates a temporary file beside path and writes the header. Throws when a tensor or the place is not possible.
+  // Creates a temporary file beside path and writes the header. The model is written as one file, so split.*
+  // keys are left out. Throws when a tensor or the place is not possible.
   GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors);
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
   // Without finish() the temporary file is removed and path stays as it was.
   ~GgufWriter();
 
-  // The next bytes of the tensor data: tensors in the order given, each in pieces of any size. A piece must not reach
-  // into the next tensor; padding is written here. Not for several threads at once.
+  // The next bytes of the tensor data: tensors in the order given, each in pieces of any size. A piece must
+  // not reach into the next tensor; padding is written here. Not for several threads at once.
   void append(std::span<const std::byte> bytes);
   // The packed size of tensor i, in bytes: what append() must bring in total.
   uint64_t tensor_bytes(size_t i) const { return sizes_[i]; }
-  // Checks that every tensor is whole, flushes to the disk, and renames to path (replacing a file that is there).
+  // Checks that every tensor is whole, flushes to the disk, and renames to path (replacing a file that is
+  // there).
   void finish();
 
  private:
@@ -59,8 +62,8 @@ class GgufWriter {
   std::vector<GgufTensor> tensors_;
   std::vector<uint64_t> sizes_;  // bytes, as tensors_
   uint64_t alignment_;
-  size_t current_ = 0;         // index of the tensor being written
-  uint64_t written_ = 0;       // bytes of it so far
+  size_t current_ = 0;             // index of the tensor being written
+  uint64_t written_ = 0;           // bytes of it so far
   std::vector<std::byte> buffer_;  // not yet given to the kernel
 };
 

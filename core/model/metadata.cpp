@@ -20,29 +20,39 @@ Overload(Fs...) -> Overload<Fs...>;
 
 // What a value is, in a reader's words.
 std::string describe(const MetaValue& value) {
-  return std::visit(
-      Overload{
-          [](uint64_t v) { return fmt::format("the unsigned integer {}", v); },
-          [](int64_t v) { return fmt::format("the integer {}", v); },
-          [](double v) { return fmt::format("the float {}", v); },
-          [](bool v) { return fmt::format("the boolean {}", v); },
-          [](const std::string& v) { return fmt::format("the string '{}'", printable(v, 48)); },
-          [](const MetaArray& array) {
-            return std::visit(
-                Overload{
-                    [](const std::vector<uint64_t>& v) { return fmt::format("an array of {} unsigned integers", v.size()); },
-                    [](const std::vector<int64_t>& v) { return fmt::format("an array of {} integers", v.size()); },
-                    [](const std::vector<double>& v) { return fmt::format("an array of {} floats", v.size()); },
-                    [](const std::vector<bool>& v) { return fmt::format("an array of {} booleans", v.size()); },
-                    [](const std::vector<std::string>& v) { return fmt::format("an array of {} strings", v.size()); },
-                },
-                array);
-          },
-      },
-      value);
+  return std::visit(Overload{
+                        [](uint64_t v) { return fmt::format("the unsigned integer {}", v); },
+                        [](int64_t v) { return fmt::format("the integer {}", v); },
+                        [](double v) { return fmt::format("the float {}", v); },
+                        [](bool v) { return fmt::format("the boolean {}", v); },
+                        [](const std::string& v) { return fmt::format("the string '{}'", printable(v, 48)); },
+                        [](const MetaArray& array) {
+                          return std::visit(Overload{
+                                                [](const std::vector<uint64_t>& v) {
+                                                  return fmt::format("an array of {} unsigned integers",
+                                                                     v.size());
+                                                },
+                                                [](const std::vector<int64_t>& v) {
+                                                  return fmt::format("an array of {} integers", v.size());
+                                                },
+                                                [](const std::vector<double>& v) {
+                                                  return fmt::format("an array of {} floats", v.size());
+                                                },
+                                                [](const std::vector<bool>& v) {
+                                                  return fmt::format("an array of {} booleans", v.size());
+                                                },
+                                                [](const std::vector<std::string>& v) {
+                                                  return fmt::format("an array of {} strings", v.size());
+                                                },
+                                            },
+                                            array);
+                        },
+                    },
+                    value);
 }
 
-[[noreturn]] void wrong_type(const Metadata& meta, std::string_view key, const MetaValue& value, const char* wanted) {
+[[noreturn]] void wrong_type(const Metadata& meta, std::string_view key, const MetaValue& value,
+                             const char* wanted) {
   throw Error("{}: metadata key '{}' is {}, not {}", meta.origin(), printable(key), describe(value), wanted);
 }
 
@@ -51,13 +61,15 @@ uint64_t checked_uint(const Metadata& meta, std::string_view key, const MetaValu
   if (const auto* u = std::get_if<uint64_t>(&value)) {
     number = *u;
   } else if (const auto* i = std::get_if<int64_t>(&value)) {
-    if (*i < 0) throw Error("{}: metadata key '{}' is {}: it must not be negative", meta.origin(), printable(key), *i);
+    if (*i < 0)
+      throw Error("{}: metadata key '{}' is {}: it must not be negative", meta.origin(), printable(key), *i);
     number = static_cast<uint64_t>(*i);
   } else {
     wrong_type(meta, key, value, "an unsigned integer");
   }
   if (number > max) {
-    throw Error("{}: metadata key '{}' is {}: at most {} makes sense", meta.origin(), printable(key), number, max);
+    throw Error("{}: metadata key '{}' is {}: at most {} makes sense", meta.origin(), printable(key), number,
+                max);
   }
   return number;
 }
@@ -71,8 +83,9 @@ double checked_float(const Metadata& meta, std::string_view key, const MetaValue
 
 // The smallest of the usual types that holds every value of a range, which may be empty.
 MetaType usual_type(const uint64_t* begin, const uint64_t* end) {
-  return std::all_of(begin, end, [](uint64_t v) { return v <= std::numeric_limits<uint32_t>::max(); }) ? MetaType::U32
-                                                                                                      : MetaType::U64;
+  return std::all_of(begin, end, [](uint64_t v) { return v <= std::numeric_limits<uint32_t>::max(); })
+             ? MetaType::U32
+             : MetaType::U64;
 }
 MetaType usual_type(const int64_t* begin, const int64_t* end) {
   const auto fits = [](int64_t v) {
@@ -81,7 +94,9 @@ MetaType usual_type(const int64_t* begin, const int64_t* end) {
   return std::all_of(begin, end, fits) ? MetaType::I32 : MetaType::I64;
 }
 MetaType usual_type(const double* begin, const double* end) {
-  const auto fits = [](double v) { return !std::isfinite(v) || static_cast<double>(static_cast<float>(v)) == v; };
+  const auto fits = [](double v) {
+    return !std::isfinite(v) || static_cast<double>(static_cast<float>(v)) == v;
+  };
   return std::all_of(begin, end, fits) ? MetaType::F32 : MetaType::F64;
 }
 
@@ -107,10 +122,14 @@ MetaType usual_type(const MetaValue& value) {
 
 bool fits(uint64_t value, MetaType stored) {
   switch (stored) {
-    case MetaType::U8: return value <= std::numeric_limits<uint8_t>::max();
-    case MetaType::U16: return value <= std::numeric_limits<uint16_t>::max();
-    case MetaType::U32: return value <= std::numeric_limits<uint32_t>::max();
-    case MetaType::U64: return true;
+    case MetaType::U8:
+      return value <= std::numeric_limits<uint8_t>::max();
+    case MetaType::U16:
+      return value <= std::numeric_limits<uint16_t>::max();
+    case MetaType::U32:
+      return value <= std::numeric_limits<uint32_t>::max();
+    case MetaType::U64:
+      return true;
     case MetaType::I8:
     case MetaType::I16:
     case MetaType::I32:
@@ -119,7 +138,8 @@ bool fits(uint64_t value, MetaType stored) {
     case MetaType::F64:
     case MetaType::Bool:
     case MetaType::String:
-    case MetaType::Array: return false;
+    case MetaType::Array:
+      return false;
   }
   return false;
 }
@@ -131,10 +151,14 @@ bool in_range(int64_t value) {
 
 bool fits(int64_t value, MetaType stored) {
   switch (stored) {
-    case MetaType::I8: return in_range<int8_t>(value);
-    case MetaType::I16: return in_range<int16_t>(value);
-    case MetaType::I32: return in_range<int32_t>(value);
-    case MetaType::I64: return true;
+    case MetaType::I8:
+      return in_range<int8_t>(value);
+    case MetaType::I16:
+      return in_range<int16_t>(value);
+    case MetaType::I32:
+      return in_range<int32_t>(value);
+    case MetaType::I64:
+      return true;
     case MetaType::U8:
     case MetaType::U16:
     case MetaType::U32:
@@ -143,7 +167,8 @@ bool fits(int64_t value, MetaType stored) {
     case MetaType::F64:
     case MetaType::Bool:
     case MetaType::String:
-    case MetaType::Array: return false;
+    case MetaType::Array:
+      return false;
   }
   return false;
 }
@@ -158,7 +183,8 @@ bool fits(const std::string&, MetaType stored) { return stored == MetaType::Stri
 template <typename T>
 bool fits(const std::vector<T>& values, MetaType stored) {
   // An empty array has no value to check, so its kind is checked with a value that fits every width.
-  return fits(T{}, stored) && std::all_of(values.begin(), values.end(), [&](const T& v) { return fits(v, stored); });
+  return fits(T{}, stored) &&
+         std::all_of(values.begin(), values.end(), [&](const T& v) { return fits(v, stored); });
 }
 bool fits(const MetaArray& array, MetaType stored) {
   return std::visit([&](const auto& values) { return fits(values, stored); }, array);
@@ -171,19 +197,32 @@ bool fits(const MetaValue& value, MetaType stored) {
 
 std::string_view name(MetaType type) {
   switch (type) {
-    case MetaType::U8: return "u8";
-    case MetaType::I8: return "i8";
-    case MetaType::U16: return "u16";
-    case MetaType::I16: return "i16";
-    case MetaType::U32: return "u32";
-    case MetaType::I32: return "i32";
-    case MetaType::F32: return "f32";
-    case MetaType::Bool: return "bool";
-    case MetaType::String: return "string";
-    case MetaType::Array: return "array";
-    case MetaType::U64: return "u64";
-    case MetaType::I64: return "i64";
-    case MetaType::F64: return "f64";
+    case MetaType::U8:
+      return "u8";
+    case MetaType::I8:
+      return "i8";
+    case MetaType::U16:
+      return "u16";
+    case MetaType::I16:
+      return "i16";
+    case MetaType::U32:
+      return "u32";
+    case MetaType::I32:
+      return "i32";
+    case MetaType::F32:
+      return "f32";
+    case MetaType::Bool:
+      return "bool";
+    case MetaType::String:
+      return "string";
+    case MetaType::Array:
+      return "array";
+    case MetaType::U64:
+      return "u64";
+    case MetaType::I64:
+      return "i64";
+    case MetaType::F64:
+      return "f64";
   }
   throw Error("internal error: {} is not a MetaType", static_cast<uint32_t>(type));
 }
@@ -195,8 +234,8 @@ void Metadata::add(std::string key, MetaValue value) {
 
 void Metadata::add(std::string key, MetaValue value, MetaType stored) {
   if (!fits(value, stored)) {
-    throw Error("{}: metadata key '{}' is {}: it cannot be stored as {}", origin_, printable(key), describe(value),
-                name(stored));
+    throw Error("{}: metadata key '{}' is {}: it cannot be stored as {}", origin_, printable(key),
+                describe(value), name(stored));
   }
   const auto [slot, is_new] = index_.try_emplace(key, Slot{entries_.size(), stored});
   if (!is_new) throw Error("{}: metadata key '{}' appears twice", origin_, printable(key));
@@ -233,7 +272,8 @@ const MetaValue* Metadata::find(std::string_view key) const {
 const MetaValue& Metadata::require(std::string_view key) const {
   const MetaValue* value = find(key);
   if (value == nullptr) {
-    throw Error("{}: metadata key '{}' is missing; the file was converted without it", origin_, printable(key));
+    throw Error("{}: metadata key '{}' is missing; the file was converted without it", origin_,
+                printable(key));
   }
   return *value;
 }
@@ -281,7 +321,8 @@ std::vector<int64_t> Metadata::get_ints(std::string_view key) const {
     if (const auto* u = std::get_if<std::vector<uint64_t>>(array)) {
       for (size_t at = 0; at < u->size(); ++at) {
         if ((*u)[at] > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-          throw Error("{}: metadata key '{}': element {} is {}: too large", origin_, printable(key), at, (*u)[at]);
+          throw Error("{}: metadata key '{}': element {} is {}: too large", origin_, printable(key), at,
+                      (*u)[at]);
         }
       }
       return {u->begin(), u->end()};

@@ -1,6 +1,7 @@
-// Typed key/value metadata of a model file, as GGUF defines it (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
-// Every getter names the key, the file and the types in its error; a missing key is never replaced by a guess: callers
-// that have a documented default pass it to the get_..._or() of the type.
+// Typed key/value metadata of a model file, as GGUF defines it
+// (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Every getter names the key, the file and the
+// types in its error; a missing key is never replaced by a guess: callers that have a documented default pass
+// it to the get_..._or() of the type.
 #pragma once
 
 #include <cstddef>
@@ -16,14 +17,14 @@
 
 namespace apr {
 
-using MetaArray = std::variant<std::vector<uint64_t>,     // every unsigned integer type
-                               std::vector<int64_t>,      // every signed integer type
-                               std::vector<double>,       // f32, f64
+using MetaArray = std::variant<std::vector<uint64_t>,  // every unsigned integer type
+                               std::vector<int64_t>,   // every signed integer type
+                               std::vector<double>,    // f32, f64
                                std::vector<bool>, std::vector<std::string>>;
 using MetaValue = std::variant<uint64_t, int64_t, double, bool, std::string, MetaArray>;
 
-// The type of a value, or of an array's elements, as GGUF numbers them. Values are widened when they are read, so this
-// is kept beside them: a writer must give other readers the very type that they look for.
+// The type of a value, or of an array's elements, as GGUF numbers them. Values are widened when they are
+// read, so this is kept beside them: a writer must give other readers the very type that they look for.
 enum class MetaType : uint32_t {
   U8 = 0,
   I8 = 1,
@@ -49,7 +50,8 @@ class Metadata {
   const std::string& origin() const { return origin_; }
   // Keys in file order; a key appears once (add() throws on a second one).
   const std::vector<std::pair<std::string, MetaValue>>& entries() const { return entries_; }
-  // The stored type becomes what writers usually choose: u32, i32 and f32 where every value fits, else the 64-bit type.
+  // The stored type becomes what writers usually choose: u32, i32 and f32 where every value fits, else the
+  // 64-bit type.
   void add(std::string key, MetaValue value);
   // As above with the stored type given (an array's: its elements'); throws where a value does not fit it.
   void add(std::string key, MetaValue value, MetaType stored);
@@ -82,7 +84,9 @@ class Metadata {
   uint64_t get_uint_or(std::string_view key, uint64_t max, uint64_t fallback) const {
     return find_uint(key, max).value_or(fallback);
   }
-  double get_float_or(std::string_view key, double fallback) const { return find_float(key).value_or(fallback); }
+  double get_float_or(std::string_view key, double fallback) const {
+    return find_float(key).value_or(fallback);
+  }
   bool get_bool_or(std::string_view key, bool fallback) const { return find_bool(key).value_or(fallback); }
   std::string get_string_or(std::string_view key, std::string fallback) const {
     return find_string(key).value_or(std::move(fallback));

@@ -22,9 +22,11 @@ const Tensor* Model::find(std::string_view wanted) const {
 
 const Tensor& Model::require(std::string_view wanted) const {
   if (const Tensor* tensor = find(wanted)) return *tensor;
-  throw Error("{}: tensor '{}' is missing among the file's {} tensors; is the file whole, and of the architecture that "
-              "it names?",
-              meta.origin(), printable(wanted), tensors.size());
+  throw Error(
+      "{}: tensor '{}' is missing among the file's {} tensors; is the file whole, and of the architecture "
+      "that "
+      "it names?",
+      meta.origin(), printable(wanted), tensors.size());
 }
 
 uint64_t Model::weight_bytes() const {

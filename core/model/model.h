@@ -1,4 +1,5 @@
-// A model file as the rest of the program sees it: metadata and named tensors, still packed, in a read-only mapping.
+// A model file as the rest of the program sees it: metadata and named tensors, still packed, in a read-only
+// mapping.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,8 @@
 
 namespace apr {
 
-// One packed matrix or vector. W[N,K]: N rows of K columns, each row a whole number of blocks, rows one after the other.
+// One packed matrix or vector. W[N,K]: N rows of K columns, each row a whole number of blocks, rows one after
+// the other.
 struct Tensor {
   std::string name;            // "blk.0.attn_q.weight"
   WeightQuantType qtype;       // the declared type; never guessed from a size
@@ -22,7 +24,7 @@ struct Tensor {
   std::vector<uint64_t> dims;  // 1 to 4 sizes, fastest first as in GGUF: {K, N, ...}
   const std::byte* data;       // in the mapping; bytes long
   uint64_t bytes;
-  uint32_t part;               // index into Model::files
+  uint32_t part;  // index into Model::files
 
   uint64_t k() const { return dims[0]; }
   uint64_t n() const;  // product of the other dims
@@ -34,7 +36,7 @@ struct Model {
   std::vector<Tensor> tensors;                     // in file order, names unique
   std::vector<std::shared_ptr<MappedFile>> files;  // the parts of a multi-part model, in order
 
-  const Tensor* find(std::string_view name) const;  // null when there is none
+  const Tensor* find(std::string_view name) const;     // null when there is none
   const Tensor& require(std::string_view name) const;  // throws apr::Error that names the tensor and the file
   uint64_t weight_bytes() const;
   uint64_t parameters() const;
@@ -42,8 +44,9 @@ struct Model {
   std::string sha256() const;
 };
 
-// Opens a GGUF v2 or v3, or all parts of a multi-part one given any of its parts. Every count, offset, type and size is
-// checked against the file before it is used; throws apr::Error with file, tensor and byte offset.
+// Opens a GGUF v2 or v3, or all parts of a multi-part one given any of its parts. Every count, offset, type
+// and size is checked against the file before it is used; throws apr::Error with file, tensor and byte
+// offset.
 Model open_gguf(const std::string& path);
 
 }  // namespace apr
