@@ -10,7 +10,6 @@ namespace apr {
 
 namespace {
 
-
 MetaType checked_meta_type(uint32_t number, std::string_view key, uint64_t at, const std::string& origin) {
   if (number > static_cast<uint32_t>(MetaType::F64)) {
     throw Error("{}: metadata key '{}' has the unknown value type {} at byte {}; types 0 to 12 exist", origin,
