@@ -1,0 +1,32 @@
+// How the text of a probe becomes a value, one overload for each type of member in Probes. Each throws a usage error that
+// names the probe, the text and the good values.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "core/probe/probe.h"
+
+namespace apr {
+
+void parse_value(std::string_view name, std::string_view text, bool& value);
+void parse_value(std::string_view name, std::string_view text, std::optional<apr_isa>& value);
+void parse_value(std::string_view name, std::string_view text, std::optional<std::filesystem::path>& value);
+void parse_value(std::string_view name, std::string_view text, std::vector<std::filesystem::path>& value);
+void parse_value(std::string_view name, std::string_view text, std::vector<PatternQtype>& value);
+void parse_value(std::string_view name, std::string_view text, std::optional<FormatName>& value);
+
+// The good values in words, chosen by the member's type.
+std::string_view values_of(bool Probes::*);
+std::string_view values_of(std::optional<apr_isa> Probes::*);
+std::string_view values_of(std::optional<std::filesystem::path> Probes::*);
+std::string_view values_of(std::vector<std::filesystem::path> Probes::*);
+std::string_view values_of(std::vector<PatternQtype> Probes::*);
+std::string_view values_of(std::optional<FormatName> Probes::*);
+
+// "portable", "avx2", "avx512": as APR_CPU_ISA and the CPU backend's setting "isa" take it.
+std::string_view name(apr_isa isa);
+
+}  // namespace apr
