@@ -1,0 +1,211 @@
+#include "core/text/tokenizer.h"
+
+#include <algorithm>
+
+#include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/text/bpe.h"
+#include "core/text/pre_tokenizer.h"
+#include "core/text/spm.h"
+
+namespace apr {
+
+namespace {
+
+constexpr size_t kMaxText = size_t{1} << 30;  // bytes; symbols are 32-bit and a space becomes three bytes
+
+// The end of the valid UTF-8 that begins at from.
+size_t valid_until(std::string_view text, size_t from) {
+  while (from < text.size()) {
+    // ASCII is most of most texts.
+    if (static_cast<uint8_t>(text[from]) < 0x80) {
+      ++from;
+      continue;
+    }
+    const size_t length = utf8_length(text.substr(from));
+    if (length == 0) break;
+    from += length;
+  }
+  return from;
+}
+
+class BpeTokenizer final : public Tokenizer {
+ public:
+  BpeTokenizer(Vocab vocab, const std::vector<std::string>& merges)
+      : Tokenizer(std::move(vocab)),
+        pre_(*find_pre_tokenizer(vocab_.pre)),
+        bpe_(vocab_, merges, vocab_.warnings) {}
+
+ protected:
+  void encode_text(std::string_view text, bool, std::vector<int32_t>& out) const override {
+    BpeEncoder::Scratch scratch;
+    std::vector<size_t> ends;
+    size_t at = 0;
+    while (at < text.size()) {
+      const std::string_view valid = text.substr(at, valid_until(text, at) - at);
+      pre_.split(valid, ends);
+      size_t begin = 0;
+      for (const size_t end : ends) {
+        bpe_.encode(valid.substr(begin, end - begin), scratch, out);
+        begin = end;
+      }
+      at += valid.size();
+      // Expressions are defined on characters only: a run of other bytes is a word of its own.
+      begin = at;
+      while (at < text.size() && utf8_length(text.substr(at)) == 0) ++at;
+      bpe_.encode(text.substr(begin, at - begin), scratch, out);
+    }
+  }
+
+ private:
+  PreTokenizer pre_;
+  BpeEncoder bpe_;
+};
+
+class SpmTokenizer final : public Tokenizer {
+ public:
+  explicit SpmTokenizer(Vocab vocab) : Tokenizer(std::move(vocab)), spm_(vocab_) {}
+
+ protected:
+  void encode_text(std::string_view text, bool first, std::vector<int32_t>& out) const override {
+    SpmEncoder::Scratch scratch;
+    if (first && vocab_.add_space_prefix) {
+      std::string prefixed;
+      prefixed.reserve(text.size() + 1);
+      (prefixed += ' ') += text;
+      spm_.encode(prefixed, scratch, out);
+    } else {
+      spm_.encode(text, scratch, out);
+    }
+  }
+
+ private:
+  SpmEncoder spm_;
+};
+
+bool is_white_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+}  // namespace
+
+Tokenizer::Tokenizer(Vocab vocab) : vocab_(std::move(vocab)) {
+  for (int32_t id = 0; id < vocab_.size(); ++id) {
+    const std::string& text = vocab_.text[static_cast<size_t>(id)];
+    if (text.empty()) continue;
+    switch (vocab_.type[static_cast<size_t>(id)]) {
+      case TokenType::Control:
+      case TokenType::Unknown:
+        special_.add(text, id);
+        break;
+      case TokenType::UserDefined:
+        user_defined_.add(text, id);
+        break;
+      case TokenType::Undefined:
+      case TokenType::Normal:
+      case TokenType::Unused:
+      case TokenType::Byte:
+        break;
+    }
+  }
+}
+
+size_t Tokenizer::checked(int32_t id) const {
+  if (id >= 0 && id < vocab_.size()) return static_cast<size_t>(id);
+  throw Error("{}: there is no token {}: ids are 0 to {}", vocab_.origin, id, vocab_.size() - 1);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+  const TextPiece piece{std::string(text), options.parse_special};
+  return encode(std::span(&piece, 1), options);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::span<const TextPiece> pieces,
+                                       const EncodeOptions& options) const {
+  // Text between special tokens is tokenised as a whole, wherever pieces meet: a word may cross from the
+  // template's text into the user's, as it did when the model was trained.
+  struct Part {
+    std::string text;
+    int32_t special;  // the special token after the text; -1: the end
+  };
+  std::vector<Part> parts(1, Part{{}, -1});
+  size_t bytes = 0;
+  for (const TextPiece& piece : pieces) {
+    bytes += piece.text.size();
+    if (bytes >= kMaxText)
+      throw Error("a text of {} or more cannot be tokenised at once", human_bytes(kMaxText));
+    size_t from = 0;
+    while (piece.special) {
+      const SpecialMatcher::Match match = special_.find(piece.text, from);
+      if (match.id < 0) break;
+      parts.back().text.append(piece.text, from, match.begin - from);
+      parts.back().special = match.id;
+      parts.push_back({{}, -1});
+      from = match.end;
+    }
+    parts.back().text.append(piece.text, from);
+  }
+
+  std::vector<int32_t> out;
+  out.reserve(bytes / 3 + 8);
+  if (options.add_bos && vocab_.add_bos) out.push_back(*vocab_.bos);
+  bool first = true;       // nothing or a special token comes before
+  bool stripping = false;  // a token that swallows white space comes before
+  const auto add_special = [&](int32_t id) {
+    out.push_back(id);
+    first = true;
+    stripping = vocab_.rstrip[static_cast<size_t>(id)] != 0;
+  };
+  const auto add_text = [&](std::string_view text) {
+    while (stripping && !text.empty() && is_white_space(text.front())) text.remove_prefix(1);
+    if (text.empty()) return;
+    stripping = false;
+    encode_text(text, first, out);
+    first = false;
+  };
+  for (const Part& part : parts) {
+    size_t from = 0;
+    while (!user_defined_.empty()) {
+      const SpecialMatcher::Match match = user_defined_.find(part.text, from);
+      if (match.id < 0) break;
+      add_text(std::string_view(part.text).substr(from, match.begin - from));
+      add_special(match.id);
+      from = match.end;
+    }
+    add_text(std::string_view(part.text).substr(from));
+    if (part.special >= 0) add_special(part.special);
+  }
+  if (options.add_eos && vocab_.add_eos) out.push_back(*vocab_.eos);
+  return out;
+}
+
+void Tokenizer::append_decoded(int32_t id, bool render_special, bool& at_start, std::string& out) const {
+  std::string_view bytes = token_bytes(id);
+  const TokenType type = vocab_.type[static_cast<size_t>(id)];
+  if (type == TokenType::Control || type == TokenType::Unknown) {
+    if (render_special) out += bytes;
+    return;
+  }
+  if (bytes.empty()) return;
+  if (at_start && vocab_.add_space_prefix && bytes.front() == ' ') bytes.remove_prefix(1);
+  at_start = false;
+  out += bytes;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, const DecodeOptions& options) const {
+  std::string out;
+  bool at_start = options.at_start;
+  for (const int32_t id : ids) append_decoded(id, options.render_special, at_start, out);
+  return out;
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const Metadata& meta) {
+  Vocab vocab = load_vocab(meta);
+  switch (vocab.kind) {
+    case VocabKind::Spm:
+      return std::make_unique<SpmTokenizer>(std::move(vocab));
+    case VocabKind::Bpe:
+      return std::make_unique<BpeTokenizer>(std::move(vocab), meta.get_strings("tokenizer.ggml.merges"));
+  }
+  throw Error("{}: no tokenizer for this kind of vocabulary", meta.origin());
+}
+
+}  // namespace apr
