@@ -45,6 +45,7 @@ typedef int int32_t;
 typedef unsigned int uint32_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
+#define __builtin_memcpy memcpy  // NVRTC knows the function, not the builtin
 #else
 #include <stdint.h>
 #endif
@@ -195,6 +196,38 @@ APR_FN float half_to_float(uint16_t h) {
 }
 
 APR_FN float bfloat_to_float(uint16_t b) { return bits_to_float(static_cast<uint32_t>(b) << 16); }
+
+// v - k in each byte, for bytes of v and k below 128: the borrow of one byte never reaches the next.
+APR_FN uint32_t sub_bytes(uint32_t v, uint32_t k) { return ((v | 0x80808080u) - k) ^ 0x80808080u; }
+
+// Bits 0-3 of `bits` as bit 0 of the four bytes.
+APR_FN uint32_t spread_bits(uint32_t bits) { return ((bits & 15u) * 0x00204081u) & 0x01010101u; }
+
+// Nibble i of the selector (0..7) picks byte i of the result from the eight bytes of b:a.
+APR_FN uint32_t pick_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(a, b, selector);
+#else
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t picked = 0;
+  for (int i = 0; i < 4; ++i)
+    picked |= (static_cast<uint32_t>(bytes >> (8 * ((selector >> (4 * i)) & 7u))) & 255u) << (8 * i);
+  return picked;
+#endif
+}
+
+// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16 bytes.
+APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
+  const uint32_t index = v & 0x77777777u, upper = (v & 0x88888888u) >> 1;
+  uint32_t half[2];  // the nibbles in order: bytes 0-1 of v, then bytes 2-3
+  for (int h = 0; h < 2; ++h) {
+    const uint32_t a = pick_bytes(table.x, table.y, index >> (16 * h));
+    const uint32_t b = pick_bytes(table.z, table.w, index >> (16 * h));
+    half[h] = pick_bytes(a, b, 0x3210u | ((upper >> (16 * h)) & 0x4444u));
+  }
+  low = pick_bytes(half[0], half[1], 0x6420u);
+  high = pick_bytes(half[0], half[1], 0x7531u);
+}
 
 // Byte j of a packed quad, sign-extended.
 APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int8_t>(quad >> (8 * j)); }

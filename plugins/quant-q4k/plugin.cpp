@@ -1,0 +1,47 @@
+// The q4_k weight format.
+#include "apr/format.hpp"
+#include "apr/quantize.hpp"
+#include "codec.h"
+
+APR_EMBED_TEXT(codec_text, "codec.h");
+
+namespace {
+
+struct Q4K {
+  using Codec = apr::Q4K;
+  static constexpr const char* kName = "q4_k";
+  static constexpr const char* kDescription = "4.5 bits: superblocks of 256, 4-bit quants, 6-bit scales and mins for 32 columns";
+  static constexpr const char* kCppType = "apr::Q4K";
+  static constexpr const char* kSource = codec_text;
+  static constexpr int kGgufType = 12;
+
+  static void quantize(const float* x, const float* weight, uint8_t* block) {
+    const auto fit = apr::fit::superblock_affine<8, 32>(x, weight, 63.0f, 63.0f, 15.0f);
+    apr::store_half(block, fit.d);
+    apr::store_half(block + 2, fit.dmin);
+    uint8_t* packed = block + 4;
+    std::memset(packed, 0, 12);
+    for (int s = 0; s < 8; ++s) {
+      const int scale = static_cast<int>(fit.scale[s]), min = static_cast<int>(fit.min[s]);
+      if (s < 4) {
+        packed[s] = static_cast<uint8_t>(scale);
+        packed[4 + s] = static_cast<uint8_t>(min);
+      } else {
+        packed[s - 4] |= static_cast<uint8_t>((scale >> 4) << 6);
+        packed[s] |= static_cast<uint8_t>((min >> 4) << 6);
+        packed[4 + s] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
+      }
+    }
+    uint8_t* qs = block + 16;
+    for (int g = 0; g < 4; ++g)
+      for (int i = 0; i < 32; ++i)
+        qs[32 * g + i] = static_cast<uint8_t>(static_cast<int>(fit.q[64 * g + i]) | static_cast<int>(fit.q[64 * g + 32 + i]) << 4);
+  }
+};
+
+constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q4K>::kTable};
+
+}  // namespace
+
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-q4k", "0.1.0", "Apache-2.0",
+                    kFormats,           1,             nullptr,       0};
