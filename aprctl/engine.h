@@ -1,5 +1,5 @@
 // From a file's name to a session that can step: the walk model -> catalog -> plan -> device -> session, with its
-// progress shown on a terminal.
+// progress shown on a terminal, and the parity gate before a device's first answer.
 #pragma once
 
 #include <memory>
@@ -15,15 +15,17 @@
 
 namespace apr::ctl {
 
+inline constexpr uint32_t kDefaultContext = 4096;
+// What other backends are compared with.
+inline constexpr const char* kReferenceBackend = "cpu";
+
 struct EngineRequest {
   std::string model;
   std::string backend;
   DeviceRequest device;
   LoadRequest load;  // n_ctx 0: the model's own context, at most kDefaultContext
-  bool gate = true;  // a device backend is compared with the CPU reference before its first answer
+  bool gate = true;  // compare a backend other than the reference with it before its first answer
 };
-
-inline constexpr uint32_t kDefaultContext = 4096;
 
 class Engine {
  public:
@@ -31,28 +33,36 @@ class Engine {
   static EngineRequest request(const CommandLine& line);
 
   explicit Engine(const CommandLine& line) : Engine(line, request(line)) {}
+  // Throws apr::Error; of kind Gate when the parity gate fails.
   Engine(const CommandLine& line, EngineRequest request);
 
   const EngineRequest& asked() const { return request_; }
+  const Probes& probes() const { return probes_; }
   const Model& model() const { return model_; }
+  Catalog& catalog() { return *catalog_; }
   const apr_plan& plan() const { return plan_->c(); }
   const Device& device() const { return *device_; }
   Session& session() { return *session_; }
-  double open_seconds() const { return open_seconds_; }  // file and plan, before the backend's load
+  // "pass", "pass (receipt)", "skipped", "not needed": what the parity gate said.
+  const std::string& gate_verdict() const { return gate_verdict_; }
 
-  // "asked: cuda; resolved: cuda, NVIDIA H200": for people, on stderr.
+  // "asked: cuda; resolved: cuda, NVIDIA H200 (sm_90a)": for people, on stderr.
   std::string resolved() const;
   // model, backend, device, memory and probes in force: the common head of every JSON report.
   nlohmann::ordered_json report() const;
 
  private:
+  Probes probes_;
   EngineRequest request_;
   Model model_;
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Session> session_;
-  double open_seconds_ = 0;
+  std::string gate_verdict_;
 };
+
+// Where compiled kernels are kept: APR_KERNEL_CACHE, else the user's cache folder; "" when there is neither.
+std::string kernel_cache_folder(const Probes& probes);
 
 }  // namespace apr::ctl

@@ -13,7 +13,6 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "core/base/error.h"
-#include "core/base/log.h"
 
 namespace apr::ctl {
 namespace {
@@ -78,7 +77,6 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_DFL);  // `aprctl inspect | head` ends quietly
   try {
-    apr::log_init();
     return apr::ctl::dispatch(argc, argv);
   } catch (const apr::Error& error) {
     fmt::print(stderr, "error: {}\n", error.what());

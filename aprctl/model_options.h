@@ -1,12 +1,12 @@
 // Options that several commands share, and what they stand for.
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "aprctl/command_line.h"
 #include "core/plugin/catalog.h"
+#include "core/probe/probe.h"
 
 namespace apr::ctl {
 
@@ -20,7 +20,7 @@ struct ModelOptions {
 // --plugin-path, any number of times.
 struct PluginOptions {
   static void add(CommandLine& line);
-  static Catalog catalog(const CommandLine& line);
+  static std::vector<SearchPath> search_paths(const CommandLine& line, const Probes& probes);
 };
 
 // How a model is run: --backend, --device, --threads, --precise, --ctx, --batch, and --plugin-path.

@@ -181,7 +181,7 @@ int plugins_main(const Arguments& args) {
   line.positional("name", 1);
   if (!line.parse(args)) return kExitOk;
 
-  Catalog catalog = PluginOptions::catalog(line);
+  Catalog catalog(PluginOptions::search_paths(line, announce_probes()));
   const std::string action = line.get<std::string>("action");
   if (action == "list") {
     if (line.flag("json")) {

@@ -85,8 +85,10 @@ Session::Session(const Device& device, const apr_plan& plan, const LoadRequest& 
       session_(load_session(device, plan, request), device.backend().unload) {}
 
 void Session::step(const apr_batch& batch, apr_step_output& output) {
+  if (dump_) dump_->begin_step(batch);
   apr_error error = empty_error();
   check(backend_->step(session_.get(), &batch, &output, &error), error, *backend_);
+  if (dump_) dump_->end_step();
 }
 
 void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Want want,
@@ -137,7 +139,15 @@ int32_t Session::feed_argmax(std::span<const int32_t> tokens, int32_t first, int
   return argmax;
 }
 
+void Session::dump_stages(std::unique_ptr<StageDump> dump) {
+  apr_error error = empty_error();
+  check(backend_->tap(session_.get(), StageDump::tap, dump.get(), &error), error, *backend_);
+  dump_ = std::move(dump);
+  tap_ = nullptr;
+}
+
 void Session::tap(TapFn fn) {
+  dump_ = nullptr;
   tap_ = fn ? std::make_unique<TapFn>(std::move(fn)) : nullptr;
   const apr_tap_fn forward = [](void* user, const char* stage, const float* data, uint32_t rows, uint32_t width) {
     (*static_cast<TapFn*>(user))(stage, data, rows, width);

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/probe/stage_dump.h"
+
 namespace apr {
 
 using ProgressFn = std::function<void(const char* what, uint64_t done, uint64_t total)>;
@@ -51,6 +53,7 @@ class Session {
   // The device and the plan outlive the session.
   Session(const Device& device, const apr_plan& plan, const LoadRequest& request);
 
+  apr_session* handle() const { return session_.get(); }
   uint32_t vocab() const { return n_vocab_; }
   uint32_t batch() const { return n_batch_; }
   uint32_t context() const { return n_ctx_; }
@@ -68,6 +71,8 @@ class Session {
   // From now on every step reports its stages; an empty function ends it.
   using TapFn = std::function<void(const char* stage, const float* data, uint32_t rows, uint32_t width)>;
   void tap(TapFn fn);
+  // From now on every step's stages go to files. Replaces a tap.
+  void dump_stages(std::unique_ptr<StageDump> dump);
 
   apr_session_info info() const;
   std::vector<apr_kernel_info> kernels() const;
@@ -81,6 +86,7 @@ class Session {
   uint32_t n_vocab_, n_batch_, n_ctx_;
   std::unique_ptr<apr_session, void (*)(apr_session*)> session_;
   std::unique_ptr<TapFn> tap_;
+  std::unique_ptr<StageDump> dump_;  // at most one of tap_ and dump_
 };
 
 }  // namespace apr

@@ -1,0 +1,119 @@
+#include "aprctl/engine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "aprctl/gate.h"
+#include "aprctl/installation.h"
+#include "aprctl/model_options.h"
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "core/kernel_cache/kernel_cache.h"
+
+namespace apr::ctl {
+namespace {
+
+// "loading weights 42%" on a terminal, rewritten in place; silent elsewhere.
+ProgressFn terminal_progress() {
+  if (!isatty(STDERR_FILENO) || log_level() > LogLevel::Info) return {};
+  return [last = std::string()](const char* what, uint64_t done, uint64_t total) mutable {
+    const std::string line = fmt::format("{} {}%", what, total == 0 ? 100 : 100 * done / total);
+    if (line == last) return;
+    last = line;
+    fmt::print(stderr, "\r\033[K{}", done >= total ? "" : line);
+    std::fflush(stderr);
+  };
+}
+
+uint32_t context_of(const EngineRequest& request, const apr_plan& plan) {
+  if (request.load.n_ctx == 0) return std::min(plan.n_ctx_train, kDefaultContext);
+  if (request.load.n_ctx > plan.n_ctx_train)
+    log_warning("a context of {} is longer than the {} that the model was trained for", request.load.n_ctx, plan.n_ctx_train);
+  return request.load.n_ctx;
+}
+
+}  // namespace
+
+std::string kernel_cache_folder(const Probes& probes) {
+  return probes.kernel_cache ? probes.kernel_cache->string() : user_cache_folder("kernels");
+}
+
+EngineRequest Engine::request(const CommandLine& line) {
+  EngineRequest request;
+  request.model = ModelOptions::path(line);
+  request.backend = line.get<std::string>("backend");
+  request.device.index = line.get<uint32_t>("device");
+  request.device.threads = line.get<uint32_t>("threads");
+  request.load.n_ctx = line.get<uint32_t>("ctx");
+  request.load.n_batch = line.get<uint32_t>("batch");
+  request.load.precise = line.flag("precise");
+  if (request.load.n_batch == 0) throw usage_error("--batch must be at least 1");
+  return request;
+}
+
+Engine::Engine(const CommandLine& line, EngineRequest request)
+    : probes_(announce_probes()),
+      request_(std::move(request)),
+      model_(open_gguf(request_.model)),
+      catalog_(std::make_unique<Catalog>(PluginOptions::search_paths(line, probes_))) {
+  const apr_backend& backend = catalog_->backend(request_.backend);
+  plan_ = build_plan(model_, *catalog_, plan_options(probes_));
+
+  request_.device.settings = backend_settings(probes_);
+  // The cache's place and the templates' are the program's to know: a backend is told.
+  std::erase_if(request_.device.settings, [](const auto& setting) { return setting.first == "kernel_cache"; });
+  request_.device.settings.emplace_back("kernel_cache", kernel_cache_folder(probes_));
+  request_.device.settings.emplace_back("data_dir", data_folder().string());
+  device_ = std::make_unique<Device>(backend, request_.device);
+
+  request_.load.n_ctx = context_of(request_, plan());
+  if (!request_.load.progress) request_.load.progress = terminal_progress();
+  session_ = std::make_unique<Session>(*device_, plan(), request_.load);
+  gate_verdict_ = gate_before_use(*this);
+  if (probes_.stage_dump)
+    session_->dump_stages(std::make_unique<StageDump>(*probes_.stage_dump, request_.backend, request_.model));
+}
+
+std::string Engine::resolved() const {
+  const apr_device_info info = device_->info();
+  return fmt::format("asked: {}; resolved: {}, {} ({}), {} units; parity gate: {}", request_.backend, device_->backend().name,
+                     info.name, info.arch, info.units, gate_verdict_);
+}
+
+nlohmann::ordered_json Engine::report() const {
+  const apr_device_info device = device_->info();
+  const apr_session_info session = session_->info();
+  nlohmann::ordered_json probes = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : probes_.in_force) probes[name] = value;
+  return {{"model_filename", request_.model},
+          {"model_type", model_.meta.find_string("general.name").value_or(plan().arch)},
+          {"model_size", model_.weight_bytes()},
+          {"model_n_params", model_.parameters()},
+          {"backends", device_->backend().name},
+          {"backend_asked", request_.backend},
+          {"device", device.name},
+          {"device_detail", device.detail},
+          {"arch", device.arch},
+          {"n_threads", request_.device.threads == 0 ? device.units : request_.device.threads},
+          {"n_ctx", request_.load.n_ctx},
+          {"n_batch", request_.load.n_batch},
+          {"precise", request_.load.precise},
+          {"parity_gate", gate_verdict_},
+          {"probes", probes},
+          {"weight_bytes", session.weight_bytes},
+          {"kv_bytes", session.kv_bytes},
+          {"scratch_bytes", session.scratch_bytes},
+          {"load_seconds", session.load_seconds},
+          {"compile_seconds", session.compile_seconds},
+          {"upload_seconds", session.upload_seconds},
+          {"kernels_compiled", session.kernels_compiled},
+          {"kernels_cached", session.kernels_cached},
+          {"dispatches_after_load", session.dispatches_after_load},
+          {"compiles_after_load", session.compiles_after_load}};
+}
+
+}  // namespace apr::ctl

@@ -1,0 +1,123 @@
+#include "aprctl/generate.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+
+#include "core/base/error.h"
+#include "core/text/stop_strings.h"
+#include "core/text/token_stream.h"
+
+namespace apr::ctl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+volatile std::sig_atomic_t interrupted = 0;
+void on_interrupt(int) { interrupted = 1; }
+
+}  // namespace
+
+std::string_view name(Finish finish) {
+  switch (finish) {
+    case Finish::EndOfText: return "end of text";
+    case Finish::Stop: return "stop string";
+    case Finish::Length: return "length";
+    case Finish::Context: return "context full";
+    case Finish::Interrupted: return "interrupted";
+  }
+  return "unknown";
+}
+
+InterruptGuard::InterruptGuard() {
+  interrupted = 0;
+  std::signal(SIGINT, on_interrupt);
+}
+InterruptGuard::~InterruptGuard() { std::signal(SIGINT, SIG_DFL); }
+bool InterruptGuard::raised() { return interrupted != 0; }
+
+Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const GenerateOptions& options)
+    : session_(session),
+      tokenizer_(tokenizer),
+      options_(options),
+      sampler_(options.sampler),
+      device_argmax_(options.sampler.temperature == 0 && options.sampler.repeat_penalty == 1.0) {
+  if (static_cast<uint32_t>(tokenizer.vocab_size()) != session.vocab())
+    throw Error("{}: the tokenizer has {} tokens but the model computes {} logits", tokenizer.vocab().origin,
+                tokenizer.vocab_size(), session.vocab());
+}
+
+int32_t Conversation::next(std::span<const int32_t> tokens) {
+  const int32_t first = position_;
+  position_ += static_cast<int32_t>(tokens.size());
+  if (device_argmax_) return session_.feed_argmax(tokens, first);
+  return sampler_.sample(session_.feed(tokens, first));
+}
+
+Generated Conversation::turn(const std::vector<int32_t>& prompt, const std::function<void(std::string_view)>& show) {
+  const auto start = Clock::now();
+  std::vector<int32_t> input = unfed_;
+  input.insert(input.end(), prompt.begin(), prompt.end());
+  unfed_.clear();
+  if (input.empty()) throw Error("the prompt is empty: there is nothing to continue");
+  const auto context = static_cast<int32_t>(session_.context());
+  if (position_ + static_cast<int32_t>(input.size()) > context)
+    throw Error("the prompt's {} tokens after the {} before them do not fit a context of {}; raise it with --ctx", input.size(),
+                position_, context);
+  for (const int32_t id : prompt) sampler_.accept(id);
+
+  Generated result{};
+  result.prompt_tokens = static_cast<uint32_t>(input.size());
+  TokenStream stream(tokenizer_, {options_.show_special, false});
+  StopStrings stops(options_.stop);
+  const auto emit = [&](const std::string& text) {
+    if (text.empty()) return;
+    result.text += text;
+    show(text);
+  };
+
+  result.finish = Finish::Length;
+  if (options_.max_tokens > 0) {
+    int32_t token = next(input);
+    result.prompt_seconds = result.first_token_seconds = seconds_since(start);
+    const auto decode_start = Clock::now();
+    while (true) {
+      if (tokenizer_.eog(token) && !options_.ignore_eos) {
+        result.finish = Finish::EndOfText;
+        unfed_ = {token};  // the next turn of a chat continues after it
+        break;
+      }
+      sampler_.accept(token);
+      result.ids.push_back(token);
+      unfed_ = {token};
+      emit(stops.push(stream.push(token)));
+      if (stops.found()) {
+        result.finish = Finish::Stop;
+        break;
+      }
+      if (result.ids.size() >= options_.max_tokens) break;
+      if (position_ >= context) {
+        result.finish = Finish::Context;
+        break;
+      }
+      if (InterruptGuard::raised()) {
+        result.finish = Finish::Interrupted;
+        break;
+      }
+      token = next({&token, 1});
+      unfed_.clear();
+      ++result.decode_steps;
+    }
+    result.decode_seconds = seconds_since(decode_start);
+  } else {
+    next(input);
+    result.prompt_seconds = seconds_since(start);
+  }
+  emit(stops.push(stream.flush()));
+  emit(stops.flush());
+  return result;
+}
+
+}  // namespace apr::ctl

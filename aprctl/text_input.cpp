@@ -1,0 +1,35 @@
+#include "aprctl/text_input.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "core/base/error.h"
+
+namespace apr::ctl {
+
+void TextInput::add(CommandLine& line) {
+  namespace po = boost::program_options;
+  line.options().add_options()("prompt,p", po::value<std::string>()->value_name("TEXT"), "the text")(
+      "file,f", po::value<std::string>()->value_name("FILE"), "read the text from a file (-: standard input)");
+}
+
+std::optional<std::string> TextInput::read(const CommandLine& line) {
+  const auto text = line.find<std::string>("prompt"), file = line.find<std::string>("file");
+  if (text && file) throw usage_error("--prompt and --file are both given; one of them is the text");
+  if (text) return text;
+  if (file && *file != "-") {
+    std::ifstream in(*file, std::ios::binary);
+    std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    if (!in || in.bad()) throw Error("{}: cannot be read: {}", *file, std::strerror(errno));
+    return content;
+  }
+  if (!file && isatty(STDIN_FILENO)) return std::nullopt;
+  return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+}
+
+}  // namespace apr::ctl

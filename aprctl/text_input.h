@@ -1,0 +1,18 @@
+// Text that a command is given: -p TEXT, -f FILE, or standard input.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "aprctl/command_line.h"
+
+namespace apr::ctl {
+
+struct TextInput {
+  static void add(CommandLine& line);
+  // nullopt when neither option is given and standard input is a terminal. Throws when both are given, or on a file that
+  // cannot be read. "-f -" is standard input.
+  static std::optional<std::string> read(const CommandLine& line);
+};
+
+}  // namespace apr::ctl
