@@ -4,11 +4,12 @@
 // A template reads these from the prelude, namespace apr::spec (shapes are compile-time constants):
 //   all        kArch (90), kSms (multiprocessors), kMaxShared (bytes of shared memory that one CTA may ask for)
 //   linear     kM (GEMV: exact number of rows computed; GEMM: 0), kK, kSegments, Segment0.. {Codec, Layout, kN, kBias},
-//              kEpilogue, kNorm, kInput
-//   embed      kK, kSegments = 1, Segment0
+//              using Segments = apr::SegmentList<Segment0, ...>; kEpilogue, kNorm, kInput, kOutput
+//   embed, weight_range   kK, kSegments = 1, Segment0, Segments; weight_range uses Segment0::kN
 //   rms_norm   kM (0 = run time), kK (columns of one norm), kGroups (norms side by side in a row), kOutput
 //   convert    kK, kOutput
 //   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kWindow (0 = none), kFused
+//   convert    also kSwiglu (bool)
 //   swiglu, add, gather   kK (width)
 //   argmax, top_k         kN (width), kTopK
 // and one constant per entry of its own [params].
@@ -45,6 +46,20 @@ enum Output : int {  // of rms_norm and convert, and of a linear with kEpilogueS
 };
 
 enum RopeKind : int { kRopeNone = 0, kRopeAdjacent = 1, kRopeHalves = 2 };  // as apr_rope_kind
+
+template <typename... S>
+struct SegmentList;  // the prelude's `Segments`
+template <typename S, typename... Rest>
+struct SegmentList<S, Rest...> {
+  template <int kIndex, typename Dummy = void>
+  struct At {
+    using type = typename SegmentList<Rest...>::template At<kIndex - 1>::type;
+  };
+  template <typename Dummy>
+  struct At<0, Dummy> {
+    using type = S;
+  };
+};
 
 // ---- what a module says about its launch -----------------------------------------------------------------------------
 

@@ -1,0 +1,126 @@
+/*
+name = "gemv_float"
+op = "linear"
+view = "float"
+m = [1, 8]
+layouts = ["planar", "row_major"]
+arch = 80
+features = []
+summary = "GEMV over the float view: float activations in shared memory, fused multiply-add, weights streamed through registers"
+[params]
+lanes = { values = [4, 8, 16, 32], default = 32, meaning = "lanes that share a row" }
+rows = { values = [1, 2, 4, 8], default = 2, meaning = "rows that a group of lanes computes at once" }
+depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 4, meaning = "iterations that loads run ahead of arithmetic" }
+warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
+ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
+*/
+#include "tile_gemv.h"
+
+namespace apr {
+
+struct FloatView {
+  static constexpr int kThreads = spec::warps * kWarp;
+
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::depth>(), 4);
+  static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
+  static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / (4 * kColumns);
+  static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
+  static constexpr int kTokens = min_of(spec::kM, kFit);
+  static constexpr int kShared = kReduceBytes + kTokens * 4 * kColumns;
+
+  template <class Codec>
+  using Decoded = FloatChunk<Codec::kRuns, Codec::kRun>;
+
+  static __device__ __forceinline__ float* shared() {
+    extern __shared__ __align__(16) uint8_t memory[];
+    return reinterpret_cast<float*>(memory);
+  }
+  static __device__ __forceinline__ float* activations() { return shared() + kReduceBytes / 4; }
+
+  template <class Segment>
+  static __device__ __forceinline__ void decode(const typename Segment::Layout::Raw& raw, int chunk,
+                                                Decoded<typename Segment::Codec>& out) {
+    decode_floats<typename Segment::Codec, typename Segment::Layout>(raw, chunk, out);
+  }
+
+  template <class Codec, int kRows>
+  static __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk,
+                                             float (&acc)[kRows][kTokens]) {
+    const float* x0 = activations();
+#pragma unroll
+    for (int run = 0; run < Codec::kRuns; ++run) {
+      const int column = column0 + Codec::col(chunk, run);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+        for (int i = 0; i < Codec::kRun / 4; ++i) {
+          const float4 x = load4(x0 + t * kColumns + column + 4 * i);
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            acc[r][t] = fmaf(w[r].v[run][4 * i], x.x, acc[r][t]);
+            acc[r][t] = fmaf(w[r].v[run][4 * i + 1], x.y, acc[r][t]);
+            acc[r][t] = fmaf(w[r].v[run][4 * i + 2], x.z, acc[r][t]);
+            acc[r][t] = fmaf(w[r].v[run][4 * i + 3], x.w, acc[r][t]);
+          }
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void prologue(const LinearArgs& args, int token0) {
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    pdl_wait();
+    pdl_launch();
+#pragma unroll 1
+    for (int t = 0; t < kTokens; ++t) {
+      const int row = min(token0 + t, spec::kM - 1);
+      const float* x = args.x + static_cast<uint64_t>(row) * spec::kK;
+      constexpr int kUnits = kColumns / 4;
+      constexpr int kBatch = 4;  // loads in flight per thread
+      float squares = 0.0f;
+      for (int base = threadIdx.x; base < kUnits; base += kThreads * kBatch) {
+        float4 v[kBatch], n[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          v[i] = load_columns<spec::kK>(x, 4 * (base + i * kThreads));
+          if constexpr (spec::kNorm) n[i] = load_columns<spec::kK>(args.norm, 4 * (base + i * kThreads));
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          const int unit = base + i * kThreads;
+          if (unit >= kUnits) break;
+          if constexpr (spec::kNorm) {
+            squares += square_sum(v[i]);
+            v[i] = times(v[i], n[i]);
+          }
+          *reinterpret_cast<float4*>(activations() + t * kColumns + 4 * unit) = v[i];
+        }
+      }
+      if constexpr (spec::kNorm) {
+        squares = warp_sum(squares);
+        if (lane == 0) shared()[t * spec::warps + warp] = squares;
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      inverse_rms[t] = 1.0f;
+      if constexpr (spec::kNorm) {
+        const float total = warp_sum(lane < spec::warps ? shared()[t * spec::warps + lane] : 0.0f);
+        inverse_rms[t] = rsqrtf(total / spec::kK + args.eps);
+      }
+    }
+  }
+
+  float inverse_rms[kTokens];
+  __device__ __forceinline__ float factor(int token) const { return inverse_rms[token]; }
+};
+
+using Kernel = Gemv<FloatView, spec::lanes, spec::rows, spec::depth, spec::warps>;
+
+}  // namespace apr
+
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::spec::ctas), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
+              apr::FloatView::kThreads, apr::FloatView::kShared, 0, apr::kLaunchPdl, 1, 0);
+
+APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::spec::ctas) { apr::Kernel::run(args); }

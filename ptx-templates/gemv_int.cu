@@ -1,0 +1,191 @@
+/*
+name = "gemv_int"
+op = "linear"
+view = "int"
+m = [1, 8]
+layouts = ["planar", "row_major"]
+arch = 80
+features = []
+summary = "GEMV over the integer view: int8 activations in shared memory, dp4a, weights streamed through registers"
+[params]
+lanes = { values = [4, 8, 16, 32], default = 16, meaning = "lanes that share a row" }
+rows = { values = [1, 2, 4], default = 2, meaning = "rows that a group of lanes computes at once" }
+depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 2, meaning = "iterations that loads run ahead of arithmetic" }
+warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
+ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
+*/
+#include "tile_gemv.h"
+
+namespace apr {
+
+struct IntView {
+  static constexpr int kThreads = spec::warps * kWarp;
+
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::depth>(), 128);
+  // Per token: quants (and a quarter of padding), a scale per 32 columns, a sum per 16.
+  static constexpr int kTokenBytes = kColumns + kColumns / 8 + kColumns / 4;
+  static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
+  static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / kTokenBytes;
+  static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
+  static constexpr int kTokens = min_of(spec::kM, kFit);
+  static constexpr bool kPadded = kTokens * (kTokenBytes + kColumns / 4) <= 64 * 1024;
+  static constexpr int kQuants = padded_column<kPadded>(kColumns);
+  static constexpr int kShared = kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
+
+  template <class Codec>
+  using Decoded = IntChunk<Codec::kRuns, Codec::kRun>;
+
+  struct Shared {
+    float* squares;  // [kTokens][warps]
+    uint8_t* q;      // [kTokens][kQuants]
+    float* scale;    // [kTokens][kColumns / 32]
+    float* sum;      // [kTokens][kColumns / 16]
+  };
+  static __device__ __forceinline__ Shared shared() {
+    extern __shared__ __align__(16) uint8_t memory[];
+    Shared s;
+    s.squares = reinterpret_cast<float*>(memory);
+    s.q = memory + kReduceBytes;
+    s.scale = reinterpret_cast<float*>(s.q + kTokens * kQuants);
+    s.sum = s.scale + kTokens * (kColumns / 32);
+    return s;
+  }
+
+  template <class Segment>
+  static __device__ __forceinline__ void decode(const typename Segment::Layout::Raw& raw, int chunk,
+                                                Decoded<typename Segment::Codec>& out) {
+    Segment::Layout::decode(raw, chunk, out);
+  }
+
+  // acc[r][t] += one chunk of kRows rows times the activations of kTokens tokens.
+  template <class Codec, int kRows>
+  static __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk,
+                                             float (&acc)[kRows][kTokens]) {
+    const Shared s = shared();
+    constexpr int kPart = min_of(Codec::kRun, 32);  // columns of a run that share an activation scale
+#pragma unroll
+    for (int run = 0; run < Codec::kRuns; ++run) {
+#pragma unroll
+      for (int part = 0; part < Codec::kRun / kPart; ++part) {
+        const int column = column0 + Codec::col(chunk, run) + kPart * part;
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          uint32_t x[kPart / 4];
+          const uint8_t* q = s.q + t * kQuants + padded_column<kPadded>(column);
+          if constexpr (kPart % 16 == 0) {
+#pragma unroll
+            for (int i = 0; i < kPart / 16; ++i) {
+              const U4 v = *reinterpret_cast<const U4*>(q + 16 * i);
+              x[4 * i] = v.x, x[4 * i + 1] = v.y, x[4 * i + 2] = v.z, x[4 * i + 3] = v.w;
+            }
+          } else if constexpr (kPart == 8) {
+            const U2 v = *reinterpret_cast<const U2*>(q);
+            x[0] = v.x, x[1] = v.y;
+          } else {
+#pragma unroll
+            for (int i = 0; i < kPart / 4; ++i) x[i] = reinterpret_cast<const uint32_t*>(q)[i];
+          }
+          const float scale = s.scale[t * (kColumns / 32) + column / 32];
+          float sum = 0.0f;
+          if constexpr (Codec::kOffset) {
+            if constexpr (kPart >= 16) {
+              sum = s.sum[t * (kColumns / 16) + column / 16];
+              if constexpr (kPart == 32) sum += s.sum[t * (kColumns / 16) + column / 16 + 1];
+            } else {
+              int total = 0;
+#pragma unroll
+              for (int i = 0; i < kPart / 4; ++i) total = dot4(x[i], 0x01010101u, total);
+              sum = scale * static_cast<float>(total);
+            }
+          }
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            int d = 0;
+#pragma unroll
+            for (int i = 0; i < kPart / 4; ++i) d = dot4(w[r].q[run][part * (kPart / 4) + i], x[i], d);
+            acc[r][t] += w[r].scale[run] * scale * static_cast<float>(d);
+            if constexpr (Codec::kOffset) acc[r][t] += w[r].offset[run] * sum;
+          }
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void prologue(const LinearArgs& args, int token0) {
+    const Shared s = shared();
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    pdl_wait();
+    pdl_launch();
+#pragma unroll 1
+    for (int t = 0; t < kTokens; ++t) {
+      const int row = min(token0 + t, spec::kM - 1);
+      if constexpr (spec::kInput == kInputInt8) {
+        constexpr int kPaddedK = round_up(spec::kK, 32);
+        const uint8_t* q = reinterpret_cast<const uint8_t*>(args.xq.q) + static_cast<uint64_t>(row) * kPaddedK;
+        for (int c = 16 * threadIdx.x; c < kColumns; c += 16 * kThreads) {
+          const U4 v = c < kPaddedK ? *reinterpret_cast<const U4*>(q + c) : U4{0, 0, 0, 0};
+          *reinterpret_cast<U4*>(s.q + t * kQuants + padded_column<kPadded>(c)) = v;
+        }
+        const float* scale = args.xq.scale + static_cast<uint64_t>(row) * (kPaddedK / 32);
+        for (int b = threadIdx.x; b < kColumns / 32; b += kThreads)
+          s.scale[t * (kColumns / 32) + b] = b < kPaddedK / 32 ? scale[b] : 0.0f;
+        const float* sum = args.xq.sum + static_cast<uint64_t>(row) * (kPaddedK / 16);
+        for (int b = threadIdx.x; b < kColumns / 16; b += kThreads)
+          s.sum[t * (kColumns / 16) + b] = b < kPaddedK / 16 ? sum[b] : 0.0f;
+      } else {
+        // The norm's factor 1 / rms does not change an 8-bit block, so it multiplies the result instead: one pass over x.
+        const float* x = args.x + static_cast<uint64_t>(row) * spec::kK;
+        constexpr int kUnits = kColumns / 4;
+        constexpr int kBatch = 4;  // loads in flight per thread
+        float squares = 0.0f;
+        for (int base = warp * kWarp; base < kUnits; base += kThreads * kBatch) {
+          float4 v[kBatch], n[kBatch];
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            v[i] = load_columns<spec::kK>(x, 4 * (base + i * kThreads + lane));
+            if constexpr (spec::kNorm) n[i] = load_columns<spec::kK>(args.norm, 4 * (base + i * kThreads + lane));
+          }
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            const int unit = base + i * kThreads + lane;
+            if (base + i * kThreads >= kUnits) break;  // a whole warp: kUnits is a multiple of 32
+            if constexpr (spec::kNorm) {
+              squares += square_sum(v[i]);
+              v[i] = times(v[i], n[i]);
+            }
+            float scale, sum;
+            const uint32_t quad = quantize_quad(v[i], scale, sum);
+            *reinterpret_cast<uint32_t*>(s.q + t * kQuants + padded_column<kPadded>(4 * unit)) = quad;
+            if (unit % 8 == 0) s.scale[t * (kColumns / 32) + unit / 8] = scale;
+            if (unit % 4 == 0) s.sum[t * (kColumns / 16) + unit / 4] = sum;
+          }
+        }
+        if constexpr (spec::kNorm) {
+          squares = warp_sum(squares);
+          if (lane == 0) s.squares[t * spec::warps + warp] = squares;
+        }
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      inverse_rms[t] = 1.0f;
+      if constexpr (spec::kNorm) {
+        const float total = warp_sum(lane < spec::warps ? s.squares[t * spec::warps + lane] : 0.0f);
+        inverse_rms[t] = rsqrtf(total / spec::kK + args.eps);
+      }
+    }
+  }
+
+  float inverse_rms[kTokens];
+  __device__ __forceinline__ float factor(int token) const { return inverse_rms[token]; }
+};
+
+using Kernel = Gemv<IntView, spec::lanes, spec::rows, spec::depth, spec::warps>;
+
+}  // namespace apr
+
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::spec::ctas), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
+              apr::IntView::kThreads, apr::IntView::kShared, 0, apr::kLaunchPdl, 1, 0);
+
+APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::spec::ctas) { apr::Kernel::run(args); }
