@@ -43,6 +43,23 @@ inline void store_half(uint8_t* p, float f) {
   std::memcpy(p, &h, 2);
 }
 
+// Eight 6-bit scales and mins to the 12 bytes that ggml's K formats share: low 6 bits of bytes 0-3 and 4-7 for the first
+// four; for the others the low 4 bits in bytes 8-11 and the high 2 in the top bits of bytes 0-7.
+inline void pack_scales_and_mins(const float* scales, const float* mins, uint8_t* packed) {
+  std::memset(packed, 0, 12);
+  for (int s = 0; s < 8; ++s) {
+    const int scale = static_cast<int>(scales[s]), min = static_cast<int>(mins[s]);
+    if (s < 4) {
+      packed[s] = static_cast<uint8_t>(scale);
+      packed[4 + s] = static_cast<uint8_t>(min);
+    } else {
+      packed[s - 4] |= static_cast<uint8_t>((scale >> 4) << 6);
+      packed[s] |= static_cast<uint8_t>((min >> 4) << 6);
+      packed[4 + s] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
+    }
+  }
+}
+
 // Nearest integer for |f| < 2^22, ties to even: the addition leaves no fraction bits.
 inline float round_near(float f) { return (f + 12582912.0f) - 12582912.0f; }
 

@@ -19,19 +19,7 @@ struct Q4K {
     const auto fit = apr::fit::superblock_affine<8, 32>(x, weight, 63.0f, 63.0f, 15.0f);
     apr::store_half(block, fit.d);
     apr::store_half(block + 2, fit.dmin);
-    uint8_t* packed = block + 4;
-    std::memset(packed, 0, 12);
-    for (int s = 0; s < 8; ++s) {
-      const int scale = static_cast<int>(fit.scale[s]), min = static_cast<int>(fit.min[s]);
-      if (s < 4) {
-        packed[s] = static_cast<uint8_t>(scale);
-        packed[4 + s] = static_cast<uint8_t>(min);
-      } else {
-        packed[s - 4] |= static_cast<uint8_t>((scale >> 4) << 6);
-        packed[s] |= static_cast<uint8_t>((min >> 4) << 6);
-        packed[4 + s] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
-      }
-    }
+    apr::pack_scales_and_mins(fit.scale, fit.min, block + 4);
     uint8_t* qs = block + 16;
     for (int g = 0; g < 4; ++g)
       for (int i = 0; i < 32; ++i)
