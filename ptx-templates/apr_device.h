@@ -92,23 +92,6 @@ APR_DEV float bf16_lo(uint32_t v) { return __uint_as_float(v << 16); }
 APR_DEV float bf16_hi(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
 APR_DEV uint16_t to_f16(float x) { return static_cast<uint16_t>(pack_f16(x, 0.0f)); }
 
-// ---- weights -----------------------------------------------------------------------------------------------------------
-
-// The float view of a chunk, whichever kind the codec is: the same bits as dequantize.
-template <class Codec, class Layout>
-APR_DEV void decode_floats(const typename Layout::Raw& raw, int chunk, FloatChunk<Codec::kRuns, Codec::kRun>& out) {
-  if constexpr (Codec::kInteger) {
-    IntChunk<Codec::kRuns, Codec::kRun> packed;
-    Layout::decode(raw, chunk, packed);
-#pragma unroll
-    for (int run = 0; run < Codec::kRuns; ++run)
-#pragma unroll
-      for (int i = 0; i < Codec::kRun; ++i) out.v[run][i] = chunk_value<Codec::kOffset>(packed, run, i);
-  } else {
-    Layout::decode(raw, chunk, out);
-  }
-}
-
 // ---- memory ------------------------------------------------------------------------------------------------------------
 
 APR_DEV uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }

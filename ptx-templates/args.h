@@ -34,7 +34,9 @@ enum Epilogue : int {
 enum Input : int {
   kInputFloat = 0,  // LinearArgs::x
   kInputInt8 = 1,   // LinearArgs::xq (GEMV over the integer view)
-  kInputHalf = 2    // LinearArgs::xh (GEMM)
+  kInputF16 = 2,    // LinearArgs::xh (GEMM): one f16 term, W as one f16 term: for weights of at most 16 bits
+  kInputBf16x2 = 3, // two bf16 terms, W as two bf16 terms, three products: for weights of more than 16 bits
+  kInputF16x2 = 4   // two f16 terms, W as one f16 term, two products: more exact than kInputF16 at twice the work
 };
 
 enum Output : int {  // of rms_norm and convert, and of a linear with kEpilogueSwiglu
@@ -114,7 +116,7 @@ struct LinearArgs {
   const int32_t* m;      // number of rows in use, on the device (&state->m or &state->n_wanted)
   const float* x;        // [M][kK]                     kInputFloat
   ActInt8 xq;            //                             kInputInt8
-  ActHalf xh;            //                             kInputHalf
+  ActHalf xh;            //                             kInputF16, kInputBf16x2, kInputF16x2
   const float* norm;     // [kK]                        kNorm
   const float* residual; // [M][kN]                     kEpilogueResidual
   Weight w[kMaxSegments];
@@ -122,7 +124,7 @@ struct LinearArgs {
   float* y[kMaxSegments];           // [M][y_stride]
   uint32_t y_stride[kMaxSegments];  // floats from row to row; also residual's (of segment 0)
   float w_scale[kMaxSegments];      // GEMM, f16: power of two that W is multiplied with, so that its largest magnitude is
-                                    // below 2^15 (weight_range measures it); 1 serves weights of ordinary size
+                                    // below 2^15 (weight_range measures it); 16 serves weights of ordinary size
   ActInt8 yq;            // kOutputInt8 (SwiGLU of the GEMV): the result, quantised for the next linear
   float eps;
 };

@@ -51,6 +51,18 @@ APR_DEV float4 load_columns(const float* row, int column) {
   }
 }
 
+template <int kCols>
+APR_DEV void store_columns(float* row, int column, const float4& v) {
+  if constexpr (kCols % 4 == 0) {
+    if (column < kCols) *reinterpret_cast<float4*>(row + column) = v;
+  } else {
+    if (column < kCols) row[column] = v.x;
+    if (column + 1 < kCols) row[column + 1] = v.y;
+    if (column + 2 < kCols) row[column + 2] = v.z;
+    if (column + 3 < kCols) row[column + 3] = v.w;
+  }
+}
+
 // The power of two that brings amax into [2^13, 2^14), the headroom of an f16 product's operands; 1 for amax = 0.
 APR_DEV float half_scale(float amax) {
   if (!(amax > 0.0f) || amax > 3.0e38f) return 1.0f;
@@ -101,15 +113,7 @@ APR_DEV void write_activations(int row, float factor, float amax, const Get& get
     float4 v = get(column);
     v = {v.x * factor, v.y * factor, v.z * factor, v.w * factor};
     if constexpr (kOutput == kOutputFloat) {
-      float* out = y + static_cast<uint64_t>(row) * kCols + column;
-      if constexpr (kCols % 4 == 0) {
-        if (column < kCols) *reinterpret_cast<float4*>(out) = v;
-      } else {
-        if (column < kCols) out[0] = v.x;
-        if (column + 1 < kCols) out[1] = v.y;
-        if (column + 2 < kCols) out[2] = v.z;
-        if (column + 3 < kCols) out[3] = v.w;
-      }
+      store_columns<kCols>(y + static_cast<uint64_t>(row) * kCols, column, v);
     } else if constexpr (kOutput == kOutputInt8) {
       float scale, sum;
       const uint32_t quad = quantize_quad(v, scale, sum);

@@ -8,35 +8,9 @@
 #pragma once
 
 #include "tile_activation.h"
+#include "tile_codec.h"
 
 namespace apr {
-
-// Bytes of one block in plane kPlane: a constant expression (a run-time index into a static constexpr array has no storage
-// on the device).
-template <class Layout, int kPlane>
-APR_DEV uint64_t plane_offset(uint32_t block) {
-  constexpr uint32_t kBytes = Layout::kPlaneBytes[kPlane];
-  return static_cast<uint64_t>(block) * kBytes;
-}
-
-template <class Layout>
-APR_DEV Planes<Layout::kPlanes> block_planes(const Weight& w, uint32_t block) {
-  Planes<Layout::kPlanes> p;
-  p.p[0] = w.plane[0] + plane_offset<Layout, 0>(block);
-  if constexpr (Layout::kPlanes > 1) p.p[1] = w.plane[1] + plane_offset<Layout, 1>(block);
-  if constexpr (Layout::kPlanes > 2) p.p[2] = w.plane[2] + plane_offset<Layout, 2>(block);
-  if constexpr (Layout::kPlanes > 3) p.p[3] = w.plane[3] + plane_offset<Layout, 3>(block);
-  return p;
-}
-
-template <class Codec>
-constexpr int chunk_columns() {
-  return Codec::kRuns * Codec::kRun;
-}
-template <class Codec>
-constexpr int block_chunks() {
-  return Codec::kBlock / chunk_columns<Codec>();
-}
 
 // A lane group's geometry for one codec.
 template <class Codec, int kK, int kLanes, int kDepth>
