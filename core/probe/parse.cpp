@@ -115,6 +115,21 @@ void parse_value(std::string_view name, std::string_view text, std::optional<For
   value = FormatName{format_name(name, text, text, kFormatValues)};
 }
 
+std::string text_of(bool value) { return value ? "1" : "0"; }
+std::string text_of(const std::optional<apr_isa>& value) { return value ? std::string(name(*value)) : ""; }
+std::string text_of(const std::optional<std::filesystem::path>& value) { return value ? value->native() : ""; }
+std::string text_of(const std::vector<std::filesystem::path>& value) {
+  std::string text;
+  for (const std::filesystem::path& path : value) text += (text.empty() ? "" : ":") + path.native();
+  return text;
+}
+std::string text_of(const std::vector<PatternQtype>& value) {
+  std::string text;
+  for (const PatternQtype& each : value) text += (text.empty() ? "" : ",") + each.pattern + "=" + each.format;
+  return text;
+}
+std::string text_of(const std::optional<FormatName>& value) { return value ? value->text : ""; }
+
 std::string_view values_of(bool Probes::*) { return kFlagValues; }
 std::string_view values_of(std::optional<apr_isa> Probes::*) { return kIsaValues; }
 std::string_view values_of(std::optional<std::filesystem::path> Probes::*) { return kPathValues; }

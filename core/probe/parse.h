@@ -18,6 +18,14 @@ void parse_value(std::string_view name, std::string_view text, std::vector<std::
 void parse_value(std::string_view name, std::string_view text, std::vector<PatternQtype>& value);
 void parse_value(std::string_view name, std::string_view text, std::optional<FormatName>& value);
 
+// The text that a backend's setting gets: flags as 1 or 0, paths absolute.
+std::string text_of(bool value);
+std::string text_of(const std::optional<apr_isa>& value);
+std::string text_of(const std::optional<std::filesystem::path>& value);
+std::string text_of(const std::vector<std::filesystem::path>& value);
+std::string text_of(const std::vector<PatternQtype>& value);
+std::string text_of(const std::optional<FormatName>& value);
+
 // The good values in words, chosen by the member's type.
 std::string_view values_of(bool Probes::*);
 std::string_view values_of(std::optional<apr_isa> Probes::*);

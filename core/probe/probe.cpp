@@ -92,7 +92,8 @@ std::vector<std::pair<std::string, std::string>> backend_settings(const Probes& 
   for (const ProbeInfo& probe : kTable) {
     if (probe.setting.empty()) continue;
     for (const auto& [name, value] : probes.in_force) {
-      if (name == probe.name) settings.emplace_back(probe.setting, value);
+      if (name != probe.name) continue;
+      settings.emplace_back(probe.setting, std::visit([&](auto member) { return text_of(probes.*member); }, probe.slot));
     }
   }
   return settings;

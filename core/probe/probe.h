@@ -73,7 +73,7 @@ ReadProbes read_probes(const char* const* environment);
 // Of this process, with its warnings, and one line for each probe that is set, on stderr. Called once, from main.
 Probes announce_probes();
 
-// What backends get of the probes: the setting's name and the text.
+// What backends get of the probes that are set: the setting's name and the value, flags as 1 or 0.
 std::vector<std::pair<std::string, std::string>> backend_settings(const Probes& probes);
 
 }  // namespace apr
