@@ -1,0 +1,23 @@
+/*
+name = "gemm"
+op = "linear"
+view = "float"
+m = [1, 0]
+layouts = ["planar", "row_major"]
+arch = 80
+features = []
+summary = "GEMM for prompts: weights decoded to 16-bit terms in shared memory, tensor cores, float accumulation"
+[params]
+bm = { values = [64, 128], default = 128, meaning = "rows of X in a tile" }
+bn = { values = [64, 128], default = 128, meaning = "rows of W in a tile" }
+bk = { values = [32, 64, 128], default = 64, meaning = "columns of a tile, raised to what whole chunks of the codec need" }
+stages = { values = [2, 3, 4], default = 2, meaning = "buffers of X tiles" }
+ctas = { values = [1, 2], default = 2, meaning = "CTAs of a multiprocessor that registers are limited for" }
+*/
+#include "tile_gemm.h"
+
+using Kernel = apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages>;
+
+APR_LAUNCH = apr::launch_shape(Kernel::kTilesN, 1, 1, Kernel::kThreads, Kernel::kShared, apr::spec::bm, apr::kLaunchPdl, 1, 0);
+
+APR_KERNEL(apr::LinearArgs, Kernel::kThreads, apr::spec::ctas) { Kernel::run(args); }
