@@ -125,17 +125,19 @@ struct LinearArgs {
   uint32_t y_stride[kMaxSegments];  // floats from row to row; also residual's (of segment 0)
   float w_scale[kMaxSegments];      // GEMM, f16: power of two that W is multiplied with, so that its largest magnitude is
                                     // below 2^15 (weight_range measures it); 16 serves weights of ordinary size.
-                                    A SwiGLU pair uses w_scale[0] for both
+                                    // A SwiGLU pair uses w_scale[0] for both
   ActInt8 yq;            // kOutputInt8 (SwiGLU of the GEMV): the result, quantised for the next linear
   float eps;
 };
 
+#if !defined(__CUDACC_RTC__)
 // The literal PTX template writes these offsets as numbers.
 static_assert(__builtin_offsetof(LinearArgs, x) == 8 && __builtin_offsetof(LinearArgs, residual) == 72 &&
                   __builtin_offsetof(LinearArgs, w) == 80 && __builtin_offsetof(LinearArgs, bias) == 208 &&
                   __builtin_offsetof(LinearArgs, y) == 240 && __builtin_offsetof(LinearArgs, y_stride) == 272 &&
                   sizeof(LinearArgs) == 336,
               "gemv_f32.ptx holds the offsets of LinearArgs");
+#endif
 
 struct EmbedArgs {
   const int32_t* m;
