@@ -1,0 +1,204 @@
+"""The program as its users meet it: commands, exit codes, messages, and figures on stdout.
+
+usage: cli.py SUITE     commands | golden | vocab | shipped
+APRCTL is the program; APR_TEST_GOLDEN and APR_TEST_VOCAB are the folders of golden models and vocabularies.
+Exits with 77 when what a suite needs is not there.
+"""
+import array
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+APRCTL = os.environ["APRCTL"]
+failures = 0
+
+
+def aprctl(*args, env=None, stdin=None):
+    """(exit code, stdout, stderr) of one call."""
+    full = {k: v for k, v in os.environ.items() if not k.startswith("APR_") or k.startswith("APR_TEST_")}
+    full.update(env or {})
+    done = subprocess.run([APRCTL, *args], capture_output=True, env=full, input=stdin, timeout=250)
+    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def check(condition, what):
+    global failures
+    if not condition:
+        failures += 1
+        print("FAILED:", what)
+
+
+def expect(code, args, *needles, **how):
+    """The call ends with this code, and its output has each needle."""
+    got, out, err = aprctl(*args, **how)
+    check(got == code, f"aprctl {' '.join(args)}: exit {got}, expected {code}\n{out}{err}")
+    for needle in needles:
+        check(needle in out + err, f"aprctl {' '.join(args)}: no '{needle}' in\n{out}{err}")
+    return out
+
+
+def folder_or_skip(variable):
+    folder = os.environ.get(variable)
+    if not folder:
+        print(f"skipped: {variable} is not set")
+        sys.exit(77)
+    return folder
+
+
+def commands():
+    names = "run bench inspect plugins tokenize logits parity cache probes".split()
+    listing = expect(0, ["--help"])
+    for name in names:
+        check(name in listing, f"--help does not list {name}")
+        expect(0, [name, "--help"], f"usage: aprctl {name}", "example:", "options:")
+        expect(2, [name, "--no-such-option"], "no-such-option", "--help")
+    expect(2, [], "usage")
+    expect(2, ["frobnicate"], "no command 'frobnicate'")
+    expect(0, ["--version"], "apr ")
+    expect(0, ["plugins"], "quant-q4k", "backend-cpu", "searched")
+    listed = json.loads(expect(0, ["plugins", "--json"]))
+    check(any("q4_k" in plugin["provides"] for plugin in listed["plugins"]), "q4_k is not in plugins --json")
+    expect(0, ["plugins", "info", "q4_k"], "block_elements", "256", "gemv_int")
+    expect(0, ["plugins", "info", "cpu"], "backend-cpu", "devices")
+    expect(1, ["plugins", "info", "q9_z"], "q9_z")
+    expect(2, ["plugins", "frob"], "list and info")
+    expect(2, ["plugins", "--plugin-path", "/no/such/folder"], "/no/such/folder")
+    expect(0, ["probes"], "APR_PLUGIN_PATH")
+    json.loads(expect(0, ["probes", "--json"]))
+    expect(2, ["probes"], "APR_CPU_ISA", "avx2", env={"APR_CPU_ISA": "mmx"})
+    expect(0, ["probes"], "APR_CPU_ISO", "APR_CPU_ISA", env={"APR_CPU_ISO": "avx2"})
+    expect(1, ["inspect", "/no/such/model.gguf"], "/no/such/model.gguf")
+    expect(1, ["inspect", "/tmp"], "/tmp")
+    expect(2, ["bench", "-r", "0"], "repetitions")
+    expect(2, ["run", "-p", "x", "--temp", "-1"], "temp")
+    expect(2, ["run", "-p", "x", "-f", "y"], "--prompt", "--file")
+    expect(2, ["cache", "frob"], "list, verify and clear")
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"APR_KERNEL_CACHE": folder}
+        expect(0, ["cache", "list"], "0 kernels", env=cache)
+        expect(0, ["cache", "verify"], "every checksum agrees", env=cache)
+        expect(0, ["cache", "clear"], "removed 0 kernels", env=cache)
+        broken = os.path.join(folder, "broken.gguf")
+        with open(broken, "wb") as f:
+            f.write(b"GGUF" + b"\xff" * 60)
+        expect(1, ["inspect", broken], "broken.gguf")
+        with open(broken, "wb") as f:
+            f.write(b"PK\x03\x04 not a model")
+        expect(1, ["run", broken, "-p", "x"], "broken.gguf")
+
+
+# NMSE of llama.cpp v0.5.0 on its CPU against the float64 logits (the golden folder's README.md).
+PEER_NMSE = {"tiny-F32": 3.5e-07, "tiny-F16": 5.7e-07, "tiny-BF16": 1.3e-05, "tiny-Q8_0": 1.1e-04, "tiny-Q4_0": 5.5e-06,
+             "tiny-Q4_1": 1.3e-04, "tiny-Q5_0": 1.3e-04, "tiny-Q5_1": 1.3e-04, "tiny-Q4_K": 2.9e-04, "tiny-Q5_K": 3.4e-04,
+             "tiny-Q6_K": 2.6e-04, "tiny-Q4_K_M": 2.8e-04, "tiny-qwen2": 2.5e-04, "tiny-qwen3": 3.1e-04}
+GOLDEN_IDS = "1,300,301,302,5,77,410,411,259,500,12,13,14,15,400,399,398,397,396,395,260,261,262,263"
+
+
+def floats(path):
+    values = array.array("f")
+    with open(path, "rb") as f:
+        values.frombytes(f.read())
+    return values
+
+
+def nmse(a, b):
+    check(len(a) == len(b), f"{len(a)} logits, expected {len(b)}")
+    return sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b)
+
+
+def golden():
+    folder = folder_or_skip("APR_TEST_GOLDEN")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "logits.f32")
+
+        def logits(model, *args):
+            expect(0, ["logits", "-m", model, "--ids", GOLDEN_IDS, "--out", out, *args])
+            return floats(out)
+
+        print(f"{'model':<12} {'int':>9} {'bound':>9} {'single':>9} {'precise':>9}")
+        for name, peer in PEER_NMSE.items():
+            model = os.path.join(folder, name + ".gguf")
+            reference = floats(os.path.join(folder, name + ".logits.f32"))
+            whole, single, precise = logits(model), logits(model, "--single"), logits(model, "--precise")
+            n_int, n_single, n_precise = nmse(whole, reference), nmse(single, reference), nmse(precise, reference)
+            print(f"{name:<12} {n_int:9.2e} {1.2 * peer:9.2e} {n_single:9.2e} {n_precise:9.2e}")
+            check(n_int <= 1.2 * peer, f"{name}: NMSE {n_int:.2e} over {1.2 * peer:.2e}")
+            check(n_single <= 1.2 * peer, f"{name} --single: NMSE {n_single:.2e} over {1.2 * peer:.2e}")
+            check(n_precise <= 1e-5, f"{name} --precise: NMSE {n_precise:.2e} over 1e-5")
+            check(nmse(single, whole) <= max(1e-9, 0.1 * n_int), f"{name}: batch and token by token differ: {nmse(single, whole):.2e}")
+        model = os.path.join(folder, "tiny-Q4_K_M.gguf")
+        # Forced formats go through other kernels and give nearly the same logits; a wrong one is refused with the good ones.
+        base = logits(model)
+        expect(0, ["logits", "-m", model, "--ids", GOLDEN_IDS, "--out", out], "APR_LM_HEAD_FORCE_QTYPE",
+               env={"APR_LM_HEAD_FORCE_QTYPE": "f32"})
+        check(0 < nmse(floats(out), base) < 1e-3, "a head forced to f32 is not a small change")
+        expect(2, ["logits", "-m", model, "--ids", "1", "--out", out, "--ctx", "x"], "ctx")
+        expect(2, ["logits", "-m", model, "--ids", "1,512", "--out", out], "512", "511")
+        expect(1, ["logits", "-m", model, "--ids", "1", "--out", "/no/such/folder/x"], "/no/such/folder/x")
+        report = json.loads(expect(0, ["bench", "-m", model, "-p", "16", "-n", "8", "-r", "2", "--json"]))
+        check([(t["n_prompt"], t["n_gen"]) for t in report] == [(16, 0), (0, 8)], "bench does not report pp and tg")
+        for test in report:
+            check(len(test["samples_ts"]) == 2 and test["avg_ts"] > 0, "bench has no samples")
+            check(test["dispatches_after_load"] == 0 and test["compiles_after_load"] == 0, "work after load")
+        check(report[1]["gbs"] > 0 and 0 < report[1]["share_of_peak"] and report[0]["ttft_ms"] > 0, "bench figures missing")
+        run = ["run", model, "-p", "t300t301", "-n", "12", "--json"]
+        greedy = json.loads(expect(0, run))
+        check(len(greedy["ids"]) <= 12 and greedy["prompt_ids"][0] == 1, "run --json ids")
+        hot = [*run, "--temp", "1.5", "--top-k", "0", "--seed"]
+        a, b, c = (json.loads(expect(0, [*hot, seed]))["ids"] for seed in ("7", "7", "8"))
+        check(a == b, "the same seed gave another text")
+        check(a != c, "another seed gave the same text")
+        expect(1, ["run", model, "-p", "t300" * 50, "--ctx", "16"], "context")
+
+
+def vocab():
+    folder = folder_or_skip("APR_TEST_VOCAB")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "text")
+        for name in sorted(f for f in os.listdir(folder) if f.endswith(".gguf")):
+            model = os.path.join(folder, name)
+            with open(model + ".inp", "rb") as f:
+                texts = f.read().split(b"\n__ggml_vocab_test__\n")
+            with open(model + ".out") as f:
+                wanted = [line.split() for line in f.read().split("\n")]
+            good = 0
+            for text, ids in zip(texts, wanted):
+                with open(path, "wb") as f:
+                    f.write(text)
+                got = expect(0, ["tokenize", "-m", model, "-f", path, "--ids", "--no-bos"]).split()
+                good += got == ids
+                check(got == ids, f"{name}: {text!r}: {got}, expected {ids}")
+            print(f"{name}: {good} of {len(texts)}")
+
+
+def shipped():
+    models = os.path.join(os.path.dirname(APRCTL), "..", "models")
+    records = [f for f in os.listdir(models) if f.endswith(".golden.json")] if os.path.isdir(models) else []
+    if not records:
+        print("skipped: no model ships with this build")
+        sys.exit(77)
+    with open(os.path.join(models, records[0])) as f:
+        golden = json.load(f)
+    text = golden["prompt"]
+    out = json.loads(expect(0, ["run", "-p", text, "-n", str(len(golden["ids"])), "--precise", "--json"]))
+    check(out["prompt_ids"] == golden["prompt_ids"], "the shipped model's prompt has other tokens")
+    check(out["ids"] == golden["ids"], f"greedy text differs:\n  {out['text']}\n  {golden['text']}")
+    said = expect(0, ["run", "-p", text, "-n", "8"])
+    check(len(said.strip()) > 0 and re.search(r"[a-z]", said), "no text")
+    quiet = aprctl("run", "-p", text, "-n", "8", "-q")
+    check(quiet[2] == "", f"--quiet wrote to stderr: {quiet[2]}")
+    piped = aprctl("run", "-q", "-n", "8", stdin=text.encode())
+    check(piped[1] == quiet[1], "a prompt from standard input gives another text")
+    stopped = json.loads(expect(0, ["run", "-p", text, "-n", "64", "--stop", ".", "--json"]))
+    check("." not in stopped["text"], "--stop did not stop")
+    chat = aprctl("run", "--chat", "-q", "-n", "32", "-p", "Who keeps the light?")
+    check(chat[0] == 0 and chat[1].strip() != "", f"no answer in a chat: {chat}")
+
+
+{"commands": commands, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+print("failures:", failures)
+sys.exit(1 if failures else 0)
