@@ -129,6 +129,7 @@ struct Format {
                              apr_error* error) {
     if (k % kElements != 0)
       return fail(error, "%s: %llu columns are not a multiple of the block's %d", Definition::kName, ull(k), kElements);
+    const auto quantize_block = block_quantizer();
     auto* out = static_cast<uint8_t*>(dst);
     for (uint64_t n = 0; n < n_rows; ++n, src += k, out += row_bytes(k)) {
       for (uint64_t k0 = 0; k0 < k; k0 += Codec::kBlock) {
@@ -145,10 +146,10 @@ struct Format {
             return fail(error, "%s: the importance of column %llu is %f: it must be finite and not negative",
                         Definition::kName, ull(k0 + i), static_cast<double>(weight[i]));
         }
-        Definition::quantize(x, weight, block);
-        if (!finite(block))
-          return fail(error, "%s: row %llu columns %llu..%llu hold values beyond the format's range", Definition::kName,
-                      ull(n), ull(k0), ull(k0 + cols - 1));
+        quantize_block(x, weight, block);
+        if (const int column = not_finite(block); column >= 0)
+          return fail(error, "%s: row %llu column %llu is %g, which is beyond the format's range", Definition::kName, ull(n),
+                      ull(k0) + static_cast<unsigned>(column), static_cast<double>(x[column]));
         std::memcpy(out + row_bytes(k0), block, row_bytes(cols));
       }
     }
@@ -170,9 +171,11 @@ struct Format {
         uint8_t padded[Codec::kBytes] = {};
         const uint8_t* block = p + row_bytes(k0);
         if (cols < Codec::kBlock) block = static_cast<uint8_t*>(std::memcpy(padded, block, row_bytes(cols)));
-        if (!finite(block))
-          return fail(error, "%s: row %llu block %llu (columns %llu..%llu) decodes to NaN or infinity", Definition::kName,
-                      ull(n), ull(k0 / kElements), ull(k0), ull(k0 + cols - 1));
+        if (const int column = not_finite(block); column >= 0) {
+          const unsigned long long wrong = ull(k0) + static_cast<unsigned>(column);
+          return fail(error, "%s: row %llu block %llu decodes to NaN or infinity at column %llu", Definition::kName, ull(n),
+                      wrong / kElements, wrong);
+        }
         if constexpr (requires { Definition::check(block); }) {
           if (const char* wrong = Definition::check(block))
             return fail(error, "%s: row %llu block %llu: %s", Definition::kName, ull(n), ull(k0 / kElements), wrong);
@@ -333,8 +336,17 @@ struct Format {
     cpu::portable::unpack_float<Codec, kElements>(row, k0, cols, w);
   }
 
-  // Whether every value of a codec block is finite. The usual block is settled by its scales alone.
-  static bool finite(const uint8_t* block) {
+  static cpu::portable::QuantizeBlock block_quantizer() {
+#if APR_HAS_X86_KERNELS
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
+      return cpu::avx512::Derived::kQuantizeBlock<Definition>;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return cpu::avx2::Derived::kQuantizeBlock<Definition>;
+#endif
+    return cpu::portable::Derived::kQuantizeBlock<Definition>;
+  }
+
+  // The first column of a codec block that is NaN or infinite, or -1. The usual block is settled by its scales alone.
+  static int not_finite(const uint8_t* block) {
     if constexpr (Codec::kInteger) {
       bool plain = true;
       for (int c = 0; c < kChunks; ++c) {
@@ -343,13 +355,13 @@ struct Format {
         for (int r = 0; r < Codec::kRuns; ++r)
           plain &= std::fabs(chunk.scale[r]) < 1e30f && std::fabs(chunk.offset[r]) < 1e30f;
       }
-      if (plain) return true;  // |scale * q| < 1.3e32
+      if (plain) return -1;  // |scale * q| < 1.3e32
     }
     float values[Codec::kBlock];
     cpu::portable::block_to_float<Codec>(block, values);
-    bool all = true;
-    for (float v : values) all &= std::isfinite(v);
-    return all;
+    for (int i = 0; i < Codec::kBlock; ++i)
+      if (!std::isfinite(values[i])) return i;
+    return -1;
   }
 };
 

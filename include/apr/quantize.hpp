@@ -204,8 +204,12 @@ Affine scale_and_offset(const float* x, const float* weight, float hi, float hig
 // ---- two-level scales: kSubs sub-blocks of kN columns, each with small integers for its scale (and minimum), and a float
 // ---- for the whole superblock that they multiply
 
-// The factor that makes the peak of `values` the integer `end`, as a half holds it.
-inline float half_factor(float peak, float end) { return round_to_half(peak / end); }
+// The factor that makes `peak` the integer `end`, as a half holds it; never zero for a peak that is not, so that the integers
+// can still reach what the least half cannot divide.
+inline float half_factor(float peak, float end) {
+  const float factor = peak / end, half = round_to_half(factor);
+  return half == 0.0f && factor != 0.0f ? std::copysign(half_to_float(1), factor) : half;
+}
 
 inline float integer_of(float value, float factor, float lo, float hi) {
   return factor != 0.0f ? clamp(std::nearbyint(value / factor), lo, hi) : 0.0f;
@@ -298,17 +302,20 @@ AffineSuperblock<kSubs, kN> superblock_affine(const float* x, const float* weigh
       const float *xs = x + s * kN, *ws = weight + s * kN;
       const float middle_scale = trial.scale[s], middle_min = trial.min[s];
       float least = INFINITY;
+      const auto consider = [&](float scale, float min) {
+        if (scale < 0.0f || scale > scale_hi || min < 0.0f || min > min_hi) return;
+        float q[kN];
+        const float error = round_to<kN>(xs, ws, trial.d * scale, -(trial.dmin * min), 0.0f, hi, q);
+        if (!(error < least)) return;
+        least = error;
+        trial.scale[s] = scale, trial.min[s] = min;
+        std::memcpy(trial.q + s * kN, q, sizeof(q));
+      };
       for (const float ds : {0.0f, -1.0f, 1.0f})
-        for (const float dm : {0.0f, -1.0f, 1.0f}) {
-          const float scale = middle_scale + ds, min = middle_min + dm;
-          if (scale < 0.0f || scale > scale_hi || min < 0.0f || min > min_hi) continue;
-          float q[kN];
-          const float error = round_to<kN>(xs, ws, trial.d * scale, -(trial.dmin * min), 0.0f, hi, q);
-          if (!(error < least)) continue;
-          least = error;
-          trial.scale[s] = scale, trial.min[s] = min;
-          std::memcpy(trial.q + s * kN, q, sizeof(q));
-        }
+        for (const float dm : {0.0f, -1.0f, 1.0f}) consider(middle_scale + ds, middle_min + dm);
+      // Where d or dmin is among the least halves the wanted pair can be far from any that there is.
+      consider(middle_scale, 0.0f);
+      consider(0.0f, 0.0f);
       trial.error += least;
       for (int i = 0; i < kN; ++i) {
         const float u = trial.scale[s] * trial.q[s * kN + i], v = -trial.min[s], w = ws[i];

@@ -71,6 +71,7 @@ void unpack_float(const void* row, uint64_t k0, uint64_t cols, float* w) {
 }
 
 using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
+using QuantizeBlock = void (*)(const float* x, const float* weight, uint8_t* block);
 using Gemv = void (*)(const apr_cpu_gemv* args);
 using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
 
@@ -144,6 +145,12 @@ void gemv_float(const apr_cpu_gemv* a) {
   gemv_float_m<Codec, kUnpack, 4>(*a);
 }
 
+// The definition's quantiser, with all that it calls compiled for this instruction set. Contraction is off: the same bytes.
+template <class Definition>
+__attribute__((flatten)) void quantize_block(const float* x, const float* weight, uint8_t* block) {
+  Definition::quantize(x, weight, block);
+}
+
 // What format.hpp takes from this instruction set.
 struct Derived {
   template <class Codec>
@@ -154,4 +161,6 @@ struct Derived {
   static constexpr Gemv kGemvInt = &gemv_int<Codec, kUnpack>;
   template <class Codec, UnpackFloat kUnpack>
   static constexpr Gemv kGemvFloat = &gemv_float<Codec, kUnpack>;
+  template <class Definition>
+  static constexpr QuantizeBlock kQuantizeBlock = &quantize_block<Definition>;
 };

@@ -1,0 +1,299 @@
+// Rows of every given format: dequantize against the public definition, validate, and the quantiser's error.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats_under_test.h"
+#include "reference.h"
+
+namespace {
+
+using namespace apr;
+using namespace apr::test;
+
+double squared_error(const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>* weight = nullptr) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double miss = double{a[i]} - double{b[i]};
+    sum += (weight ? double{(*weight)[i % weight->size()]} : 1.0) * miss * miss;
+  }
+  return sum;
+}
+
+std::vector<float> through(const apr_quant_format& f, const std::vector<float>& x, uint64_t k, const float* importance) {
+  std::vector<uint8_t> packed(x.size() / k * row_bytes(f, k));
+  std::vector<float> back(x.size());
+  Message message;
+  const apr_status status = f.quantize(x.data(), x.size() / k, k, importance, packed.data(), &message);
+  REQUIRE_MESSAGE(status == APR_OK, message.text());
+  CHECK(f.validate(packed.data(), x.size() / k, k, &message) == APR_OK);
+  f.dequantize(packed.data(), x.size() / k, k, back.data());
+  return back;
+}
+
+// Distributions of weights that a quantiser meets.
+std::vector<float> sample(const char* kind, size_t n, Random& random) {
+  std::vector<float> x(n);
+  std::normal_distribution<float> normal(0.0f, 0.02f);
+  for (auto& v : x) {
+    v = normal(random);
+    if (kind == std::string("heavy tails")) v *= std::exp(normal(random) * 60.0f);
+    if (kind == std::string("shifted")) v = v * 0.3f + 0.02f;
+    if (kind == std::string("tiny")) v *= 1e-4f;
+  }
+  return x;
+}
+
+// Plain rounding: the absolute greatest (or the range) of 32 columns is mapped to the ends of the integers, in float32 scales.
+// The bits that a format spends on its integers, and whether it has an offset, give the baseline that a search must beat.
+struct Baseline {
+  const char* name;
+  int levels;   // of the integers
+  bool offset;
+  int columns;  // that share a scale
+};
+constexpr Baseline kBaselines[] = {{"q4_0", 16, false, 32}, {"q4_1", 16, true, 32}, {"q5_0", 32, false, 32},
+                                   {"q5_1", 32, true, 32},  {"q8_0", 255, false, 32}, {"q2_k", 4, true, 16},
+                                   {"q3_k", 8, false, 16},  {"q4_k", 16, true, 32}, {"q5_k", 32, true, 32},
+                                   {"q6_k", 64, false, 16}};
+
+std::vector<float> round_to_nearest(const Baseline& b, const std::vector<float>& x) {
+  std::vector<float> back(x.size());
+  const auto columns = static_cast<size_t>(b.columns);
+  for (size_t i = 0; i < x.size(); i += columns) {
+    const auto [least, most] = std::minmax_element(x.begin() + static_cast<long>(i), x.begin() + static_cast<long>(i + columns));
+    const float greatest = std::max(std::fabs(*least), std::fabs(*most));
+    const float scale = b.offset ? (*most - *least) / static_cast<float>(b.levels - 1)
+                                 : greatest / static_cast<float>((b.levels - 1) / 2);
+    const float offset = b.offset ? *least : 0.0f;
+    for (size_t j = i; j < i + columns; ++j) {
+      const float q = scale > 0 ? std::nearbyint((x[j] - offset) / scale) : 0.0f;
+      back[j] = q * scale + offset;
+    }
+  }
+  return back;
+}
+
+}  // namespace
+
+TEST_CASE("every table is complete") {
+  for (const auto* f : formats()) {
+    CAPTURE(std::string(f->name));
+    CHECK(f->struct_size >= sizeof(apr_quant_format));
+    CHECK(std::string(f->description).size() > 5);
+    CHECK((f->block_align & (f->block_align - 1)) == 0);
+    CHECK(f->block_bytes % f->block_align == 0);
+    REQUIRE(static_cast<bool>(f->quantize));
+    REQUIRE(static_cast<bool>(f->dequantize));
+    REQUIRE(static_cast<bool>(f->validate));
+    REQUIRE(f->n_cpu > 0);
+    CHECK(f->cpu[0]->isa == APR_ISA_PORTABLE);
+    REQUIRE(static_cast<bool>(f->codec));
+    const bool integer = f->codec->kind == APR_CODEC_INTEGER;
+    CHECK(integer == (f->int_group != 0));
+    if (integer) CHECK((f->int_group == 16 || f->int_group % 32 == 0));
+    for (uint32_t i = 0; i < f->n_cpu; ++i) {
+      CHECK((f->cpu[i]->gemv_int != nullptr) == integer);
+      CHECK((f->cpu[i]->unpack_int != nullptr) == integer);
+      CHECK(static_cast<bool>(f->cpu[i]->gemv_float));
+      CHECK(static_cast<bool>(f->cpu[i]->unpack_float));
+    }
+  }
+}
+
+TEST_CASE("dequantize has the bits of the public definition") {
+  for (const auto* f : formats()) {
+    const ReferenceBlock block = reference(f->name);
+    if (!block) {
+      MESSAGE(f->name << " is not a well-known format: no reference");
+      continue;
+    }
+    CAPTURE(std::string(f->name));
+    Random random(7);
+    constexpr uint64_t kBlocks = 4096;
+    const auto packed = edge_blocks(*f, kBlocks, random);
+    std::vector<float> got(kBlocks * f->block_elements), wanted(got.size());
+    for (uint64_t b = 0; b < kBlocks; ++b) block(packed.data() + b * f->block_bytes, wanted.data() + b * f->block_elements);
+    // From an odd address, as a file may have it, and as several rows.
+    std::vector<uint8_t> shifted(packed.size() + 1);
+    std::copy(packed.begin(), packed.end(), shifted.begin() + 1);
+    f->dequantize(shifted.data() + 1, 4, got.size() / 4, got.data());
+    uint64_t wrong = 0;
+    for (size_t i = 0; i < got.size(); ++i) wrong += !same(got[i], wanted[i]);
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("single-element formats decode every bit pattern and every length") {
+  for (const char* name : {"f16", "bf16"}) {
+    const auto* f = find_format(name);
+    if (!f) continue;
+    CAPTURE(std::string(name));
+    std::vector<uint16_t> all(65536);
+    for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint16_t>(i);
+    std::vector<float> got(all.size());
+    f->dequantize(all.data(), 1, all.size(), got.data());
+    uint64_t wrong = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      float wanted;
+      reference(name)(reinterpret_cast<const uint8_t*>(&all[i]), &wanted);
+      wrong += !same(got[i], wanted);
+    }
+    CHECK(wrong == 0);
+    for (uint64_t k = 1; k < 40; ++k) {
+      std::vector<float> row(k + 1, 77.0f);
+      f->dequantize(all.data() + 0x3c00, 1, k, row.data());
+      for (uint64_t i = 0; i < k; ++i) CHECK(same(row[i], got[0x3c00 + i]));
+      CHECK(row[k] == 77.0f);
+      // Packing what was decoded gives the same bytes back.
+      std::vector<uint16_t> packed(k + 1, 0x1234);
+      Message message;
+      REQUIRE(f->quantize(row.data(), 1, k, nullptr, packed.data(), &message) == APR_OK);
+      for (uint64_t i = 0; i < k; ++i) CHECK(packed[i] == all[0x3c00 + i]);
+      CHECK(packed[k] == 0x1234);
+    }
+  }
+}
+
+TEST_CASE("f16 and bf16 round to nearest even") {
+  struct Case {
+    const char* format;
+    float x;
+    uint16_t wanted;
+  };
+  const Case cases[] = {{"f16", 1.0f + 1.0f / 2048, 0x3c00},         // a tie, to the even 1
+                        {"f16", 1.0f + 3.0f / 2048, 0x3c02},         // a tie, to the even one above
+                        {"f16", 65519.0f, 0x7bff},                   // the last that does not overflow
+                        {"f16", -0.0f, 0x8000},
+                        {"f16", 5.9604645e-08f, 0x0001},             // 2^-24, the least
+                        {"f16", 2.9802322e-08f, 0x0000},             // half of it, a tie to zero
+                        {"f16", 2.98024e-08f, 0x0001},
+                        {"f16", 6.0975552e-05f, 0x03ff},             // the greatest subnormal
+                        {"f16", 6.1005353e-05f, 0x0400},             // halfway from it to the least normal: the even one
+                        {"bf16", 1.0f + 1.0f / 256, 0x3f80},
+                        {"bf16", 1.0f + 3.0f / 256, 0x3f82},
+                        {"bf16", -1e-40f, 0x8001}};
+  for (const Case& c : cases) {
+    const auto* f = find_format(c.format);
+    if (!f) continue;
+    CAPTURE(c.x);
+    uint16_t got = 0;
+    Message message;
+    REQUIRE(f->quantize(&c.x, 1, 1, nullptr, &got, &message) == APR_OK);
+    CHECK(got == c.wanted);
+  }
+}
+
+TEST_CASE("what cannot be packed is refused with its place") {
+  for (const auto* f : formats()) {
+    CAPTURE(std::string(f->name));
+    const uint64_t k = 512, rows = 3;
+    std::vector<uint8_t> packed(rows * row_bytes(*f, k));
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      std::vector<float> x(rows * k, 0.25f);
+      x[2 * k + 301] = bad;
+      Message message;
+      CHECK(f->quantize(x.data(), rows, k, nullptr, packed.data(), &message) == APR_INVALID);
+      CHECK(message.text().find("row 2 column 301") != std::string::npos);
+    }
+    const std::vector<float> x(rows * k, 0.25f);
+    std::vector<float> importance(k, 1.0f);
+    importance[17] = -1.0f;
+    Message message;
+    CHECK(f->quantize(x.data(), rows, k, importance.data(), packed.data(), &message) == APR_INVALID);
+    CHECK(message.text().find("column 17") != std::string::npos);
+    if (f->block_elements > 1) CHECK(f->quantize(x.data(), 1, k + 1, nullptr, packed.data(), &message) == APR_INVALID);
+    // A scale beyond a half's range would be an infinity in the file.
+    if (std::string(f->name) != "f32" && std::string(f->name) != "bf16" && std::string(f->name) != "mxfp4") {
+      const std::vector<float> huge(rows * k, 3e30f);
+      CHECK(f->quantize(huge.data(), rows, k, nullptr, packed.data(), &message) == APR_INVALID);
+      CHECK(message.text().find("row 0") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("validate finds exactly the blocks that decode to NaN or infinity") {
+  for (const auto* f : formats()) {
+    CAPTURE(std::string(f->name));
+    Random random(3);
+    uint64_t good = 0, bad = 0;
+    const uint64_t k = f->block_elements;
+    std::vector<float> w(k);
+    for (int i = 0; i < 4000; ++i) {
+      const auto block = edge_blocks(*f, 1, random);
+      f->dequantize(block.data(), 1, k, w.data());
+      const bool finite = std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
+      Message message;
+      const apr_status status = f->validate(block.data(), 1, k, &message);
+      REQUIRE((status == APR_OK) == finite);
+      (finite ? good : bad) += 1;
+    }
+    CHECK(good > 100);
+    CHECK(bad > 10);
+    // The message names the row and the block.
+    std::vector<float> zeros(3 * 512, 0.5f);
+    std::vector<uint8_t> rows(3 * row_bytes(*f, 512));
+    Message message;
+    REQUIRE(f->quantize(zeros.data(), 3, 512, nullptr, rows.data(), &message) == APR_OK);
+    CHECK(f->validate(rows.data(), 3, 512, &message) == APR_OK);
+    std::memset(rows.data() + 2 * row_bytes(*f, 512) + f->block_bytes, 0xff, f->block_bytes);
+    if (f->validate(rows.data(), 3, 512, &message) == APR_OK) continue;  // all ones is a number there
+    CHECK(message.text().find("row 2 block 1") != std::string::npos);
+  }
+}
+
+TEST_CASE("the quantiser's error") {
+  for (const auto* f : formats()) {
+    const uint64_t k = 1024;
+    for (const char* kind : {"normal", "heavy tails", "shifted", "tiny"}) {
+      CAPTURE(std::string(f->name));
+      CAPTURE(std::string(kind));
+      Random random(11);
+      const auto x = sample(kind, 16 * k, random);
+      const std::vector<float> zero(x.size());
+      const auto back = through(*f, x, k, nullptr);
+      const double error = squared_error(x, back), norm = squared_error(x, zero);
+      CHECK(error < norm);
+      const auto* baseline = std::find_if(std::begin(kBaselines), std::end(kBaselines),
+                                          [&](const Baseline& b) { return std::string(b.name) == f->name; });
+      if (baseline == std::end(kBaselines)) {
+        CHECK(error <= norm * 0.01);
+        continue;
+      }
+      // The scales of `tiny` are among a half's subnormals, where the baseline's float scales are out of reach; and an offset
+      // that can only be a positive minimum does not help weights that are all positive.
+      if (kind == std::string("tiny")) continue;
+      const double plain = squared_error(x, round_to_nearest(*baseline, x));
+      const bool two_level = f->block_elements == 256;
+      if (kind == std::string("shifted") && two_level && baseline->offset) continue;
+      CHECK(error <= plain * (two_level ? 1.0 : 0.985));
+    }
+    // Zeros, a constant, and one lone weight come back; packing is a fixed point.
+    const std::vector<float> zeros(k);
+    CHECK(squared_error(zeros, through(*f, zeros, k, nullptr)) == 0.0);
+    std::vector<float> lone(k);
+    lone[100] = -0.75f;
+    const double error = squared_error(lone, through(*f, lone, k, nullptr));
+    CHECK(error < 0.75 * 0.75 * 2e-3);
+  }
+}
+
+TEST_CASE("importance moves the error to where it matters less") {
+  for (const auto* f : formats()) {
+    if (f->int_group == 0) continue;
+    CAPTURE(std::string(f->name));
+    const uint64_t k = 1024;
+    Random random(5);
+    const auto x = sample("normal", 16 * k, random);
+    std::vector<float> importance(k);
+    for (uint64_t i = 0; i < k; ++i) importance[i] = i % 7 == 0 ? 50.0f : 0.5f;
+    const double plain = squared_error(x, through(*f, x, k, nullptr), &importance);
+    const double weighted = squared_error(x, through(*f, x, k, importance.data()), &importance);
+    CHECK(weighted < plain);
+    // A column without any importance must not hurt the others, and all of them zero is no division by zero.
+    const std::vector<float> none(k);
+    const auto back = through(*f, x, k, none.data());
+    for (const float v : back) REQUIRE(std::isfinite(v));
+  }
+}
