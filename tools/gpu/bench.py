@@ -1,0 +1,318 @@
+"""Times templates on the GPU: kernels one by one over weights larger than the L2, and whole decode steps as one graph.
+
+usage: bench.py [--parts bandwidth,gemv,gemm,attention,step] [--models 7b-q4km,...] [--out FILE.json]
+A kernel's time is that of one link in a captured chain of launches of itself with programmatic dependent launch, each on
+other weights: ramp, tail and launch are in it. GB/s counts packed weight bytes.
+"""
+import argparse
+import itertools
+import json
+import sys
+
+import numpy as np
+
+import check
+import spec
+from spec import Kernel
+
+NONE, RESIDUAL, SWIGLU = 0, 1, 2
+RESULTS = []
+
+
+def note(**kw):
+    RESULTS.append(kw)
+
+
+# name: layers, dim, ffn, heads, kv heads, head dim, vocab, recipe
+MODELS = {
+    "7b-q4km": (28, 3584, 18944, 28, 4, 128, 152064, "Q4_K_M"), "7b-q8": (28, 3584, 18944, 28, 4, 128, 152064, "q8_0"),
+    "1.5b-q4km": (28, 1536, 8960, 12, 2, 128, 151936, "Q4_K_M"), "1.5b-f16": (28, 1536, 8960, 12, 2, 128, 151936, "f16"),
+    "1.5b-f32": (28, 1536, 8960, 12, 2, 128, 151936, "f32"), "0.5b-q4km": (24, 896, 4864, 14, 2, 64, 151936, "Q4_K_M"),
+}
+
+
+def format_of(recipe, name, layer, layers, k):
+    if recipe != "Q4_K_M":
+        return recipe
+    more = layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+    fmt = "q6_k" if name == "head" or (name in ("v", "down") and more) else "q4_k"
+    return fmt if k % 256 == 0 else {"q4_k": "q5_0", "q6_k": "q8_0"}[fmt]
+
+
+def layout(fmt):
+    return "row_major" if fmt in ("f32", "f16", "bf16") else "planar"
+
+
+def gemv(m, k, segments, epilogue, norm, **params):
+    """segments: (format, n, bias)."""
+    integer = segments[0][0] not in ("f32", "f16", "bf16")
+    return Kernel("gemv_int" if integer else "gemv_float", m=m, k=k, segments=[(f, layout(f), n, b) for f, n, b in segments],
+                  kEpilogue=epilogue, kNorm=norm, kInput=0, kOutput=0, **params)
+
+
+class Bench:
+    def __init__(self):
+        import cupy
+        import args
+        import device
+        import weights
+        self.cp, self.A, self.device, self.weights = cupy, args, device, weights
+        self.random = cupy.random.randint(0, 256, 1 << 28, dtype=cupy.uint8)
+        # f16 fields and floats stay finite: clear the top exponent bit of every second byte
+        self.random[1::2] &= 0xbf
+        self.loaded = {}
+
+    def load(self, kernel):
+        label = kernel.label()
+        if label not in self.loaded:
+            self.loaded[label] = self.device.Loaded(kernel.build()[0], label)
+        return self.loaded[label]
+
+    def fill(self, n):
+        a = self.cp.empty(n, self.cp.uint8)
+        for at in range(0, n, self.random.size):
+            part = min(self.random.size, n - at)
+            a[at:at + part] = self.random[:part]
+        return a
+
+    def bytes_of(self, fmt, n, k):
+        block, size, planes = self.weights.info(fmt)
+        return n * -(-k // block) * size
+
+    def weight(self, fmt, n, k, keep):
+        block, size, planes = self.weights.info(fmt)
+        blocks = n * -(-k // block)
+        w = self.A.Weight()
+        for i, b in enumerate(planes if layout(fmt) == "planar" else [size]):
+            p = self.fill(blocks * b)
+            keep.append(p)
+            w.plane[i] = p.data.ptr
+        return w
+
+    def floats(self, n, keep):
+        a = self.cp.random.standard_normal(n, dtype=self.cp.float32)
+        keep.append(a)
+        return a.data.ptr
+
+    # ---- parts ---------------------------------------------------------------------------------------------------------
+
+    def bandwidth(self):
+        size = 4 << 30
+        data = self.fill(size)
+        sink = self.cp.zeros(1, self.cp.uint32)
+        best = 0.0
+        for unroll, ctas in ((4, 8), (8, 4), (8, 8), (16, 2)):
+            loaded = self.load(Kernel("read_bandwidth", m=0, unroll=unroll, ctas=ctas))
+            a = self.A.BandwidthArgs(data=data.data.ptr, bytes=size, sink=sink.data.ptr)
+            us = self.device.time_graph(lambda: loaded.launch(a))
+            gbs = size / us / 1e3
+            note(part="bandwidth", unroll=unroll, ctas=ctas, us=us, gbs=gbs)
+            best = max(best, gbs)
+        self.peak = best
+        print(f"read bandwidth {best:.0f} GB/s")
+
+    def gemv_chain(self, kernel, total=600 << 20):
+        keep = []
+        one = sum(self.bytes_of(f, n, kernel.k) for f, _, n, _ in kernel.segments)
+        copies = max(4, min(64, total // one))
+        m = kernel.m
+        x, norm = self.floats(m * kernel.k, keep), self.floats(kernel.k, keep)
+        ys = [self.floats(m * n, keep) for _, _, n, _ in kernel.segments]
+        biases = [self.floats(n, keep) for _, _, n, _ in kernel.segments]
+        rows = self.cp.full(1, m, self.cp.int32)
+        arguments = []
+        for _ in range(copies):
+            a = self.A.LinearArgs(m=rows.data.ptr, x=x, norm=norm, residual=ys[0], eps=1e-5)
+            for i, (f, _, n, _) in enumerate(kernel.segments):
+                a.w[i] = self.weight(f, n, kernel.k, keep)
+                a.bias[i], a.y[i], a.y_stride[i], a.w_scale[i] = biases[i], ys[i], n, 16.0
+            arguments.append(a)
+        keep.append(rows)
+        return arguments, one, keep
+
+    def gemv(self, kernels):
+        """kernels: {name: [Kernel, ...]}, the same shapes within a name."""
+        for name, variants in kernels.items():
+            arguments, one, keep = self.gemv_chain(variants[0])
+            best = None
+            for kernel in variants:
+                loaded = self.load(kernel)
+                repeat = max(1, 32 // len(arguments))
+                def chain():
+                    for _ in range(repeat):
+                        for a in arguments:
+                            loaded.launch(a)
+                try:
+                    us = self.device.time_graph(chain, 3, repeat * len(arguments))
+                except RuntimeError as e:
+                    print(name, kernel.params, e)
+                    continue
+                note(part="gemv", name=name, params=kernel.params, us=us, gbs=one / us / 1e3, bytes=one)
+                if best is None or us < best[0]:
+                    best = (us, kernel)
+            ranked = sorted((r for r in RESULTS if r["part"] == "gemv" and r["name"] == name), key=lambda r: r["us"])
+            text = "; ".join(f"{r['us']:.2f} " + ",".join(str(v) for v in r["params"].values()) for r in ranked[:4] + ranked[-1:])
+            print(f"{name:22} {best[0]:7.2f} us {one / best[0] / 1e3:6.0f} GB/s {one / best[0] / 1e3 / self.peak:4.0%} | {text}")
+            del keep, arguments
+
+    def gemm(self, cases, m=512):
+        for name, (k, segments, epilogue, input_, variants) in cases.items():
+            keep = []
+            rows = self.cp.full(1, m, self.cp.int32)
+            x = self.floats(m * k, keep)
+            kp = -(-k // 64) * 64
+            h = self.A.ActHalf()
+            buffers = [self.cp.zeros(m * kp, self.cp.uint16) for _ in range(2)] + [self.cp.ones(m, self.cp.float32)]
+            h.term[0], h.term[1], h.scale = (b.data.ptr for b in buffers)
+            convert = self.load(Kernel("convert", m=0, k=k, kSwiglu=False, kOutput=input_))
+            ca = self.A.ConvertArgs(m=rows.data.ptr, x=x, yh=h)
+            cus = self.device.time_graph(lambda: [convert.launch(ca, m) for _ in range(4)], 3, 4)
+            a = self.A.LinearArgs(m=rows.data.ptr, xh=h)
+            for i, (f, n) in enumerate(segments):
+                a.w[i] = self.weight(f, n, k, keep)
+                a.y[i], a.y_stride[i], a.w_scale[i] = self.floats(m * n, keep), n, 16.0
+            a.residual = a.y[0]
+            flops = 2.0 * m * k * sum(n for _, n in segments)
+            best = []
+            for params in variants:
+                kernel = Kernel("gemm", m=0, k=k, segments=[(f, layout(f), n, False) for f, n in segments], kEpilogue=epilogue, kNorm=False,
+                                kInput=input_, kOutput=0, **params)
+                loaded = self.load(kernel)
+                try:
+                    us = self.device.time_graph(lambda: [loaded.launch(a, m) for _ in range(4)], 3, 4)
+                except RuntimeError as e:
+                    print(name, params, e)
+                    continue
+                note(part="gemm", name=name, params=kernel.params, us=us, tflops=flops / us / 1e6, convert_us=cus)
+                best.append((us, kernel.params))
+            best.sort(key=lambda b: b[0])
+            text = "; ".join(f"{us:.1f} " + ",".join(str(v) for v in p.values()) for us, p in best[:3] + best[-1:])
+            print(f"{name:22} {best[0][0]:7.1f} us {flops / best[0][0] / 1e6:6.0f} TFLOP/s convert {cus:.1f} us | {text}")
+
+    def attention(self, cases):
+        for name, (heads, kv, dim, position, variants) in cases.items():
+            keep = []
+            n_ctx = position + 16
+            copies = max(2, min(28, (200 << 20) // (n_ctx * kv * dim * 4)))
+            state = self.cp.array([1, 1, 0, 0], self.cp.int32)
+            pos, seq = self.cp.full(1, position, self.cp.int32), self.cp.zeros(1, self.cp.int32)
+            arguments = []
+            for _ in range(copies):
+                kc = self.cp.random.standard_normal((kv * n_ctx * dim,), dtype=self.cp.float32).astype(self.cp.float16)
+                vc = kc.copy()
+                keep += [kc, vc]
+                arguments.append(self.A.AttentionArgs(
+                    state=state.data.ptr, positions=pos.data.ptr, sequences=seq.data.ptr, q=self.floats(heads * dim, keep), k=self.floats(kv * dim, keep),
+                    v=self.floats(kv * dim, keep), q_stride=heads * dim, k_stride=kv * dim, v_stride=kv * dim, n_ctx=n_ctx,
+                    inv_freq=self.floats(dim, keep), eps=1e-5, rope_scale=1.0, scale=dim ** -0.5, out_stride=heads * dim,
+                    k_cache=kc.data.ptr, v_cache=vc.data.ptr, out=self.floats(heads * dim, keep)))
+            best = []
+            for params in variants:
+                kernel = Kernel("attention_decode", m=1, kHeads=heads, kKvHeads=kv, kHeadDim=dim, kRopeDims=dim, kRopeKind=2, kQkNorm=False,
+                                kWindow=0, kFused=True, **params)
+                loaded = self.load(kernel)
+                for a in arguments:
+                    a.scratch = loaded.scratch.data.ptr
+                us = self.device.time_graph(lambda: [loaded.launch(a) for a in arguments * (28 // copies)], 3, copies * (28 // copies))
+                note(part="attention", name=name, params=kernel.params, us=us, gbs=position * kv * dim * 4 / us / 1e3)
+                best.append((us, kernel.params))
+            best.sort(key=lambda b: b[0])
+            text = "; ".join(f"{us:.2f} " + ",".join(str(v) for v in p.values()) for us, p in best[:4])
+            print(f"{name:22} {best[0][0]:7.2f} us {position * kv * dim * 4 / best[0][0] / 1e3:6.0f} GB/s | {text}")
+
+    def step(self, name, configs, position=64, pdl=True):
+        """A whole decode step as one graph. configs: {role: params}."""
+        layers, dim, ffn, heads, kv, hd, vocab, recipe = MODELS[name]
+        keep, launches, weight_bytes = [], [], 0
+        rows = self.cp.ones(1, self.cp.int32)
+        state, pos, seq = self.cp.array([1, 1, 0, 0], self.cp.int32), self.cp.full(1, position, self.cp.int32), self.cp.zeros(1, self.cp.int32)
+        token = self.cp.full(1, 17, self.cp.int32)
+        x, qkv, att, ff = (self.floats(8 * n, keep) for n in (dim, (heads + 2 * kv) * hd, heads * hd, ffn))
+        logits, norm, index = self.floats(8 * vocab, keep), self.floats(dim, keep), self.cp.zeros(8, self.cp.int32)
+        inv, bias = self.floats(hd, keep), self.floats(dim, keep)
+        n_ctx = position + 64
+        keep += [rows, state, pos, seq, token, index]
+
+        def linear(role, k, segments, epilogue, use_norm, xin, ys):
+            nonlocal weight_bytes
+            kernel = gemv(1, k, segments, epilogue, use_norm, **configs.get(role, {}))
+            loaded = self.load(kernel)
+            a = self.A.LinearArgs(m=rows.data.ptr, x=xin, norm=norm, residual=x, eps=1e-6)
+            for i, (f, n, _) in enumerate(segments):
+                a.w[i] = self.weight(f, n, k, keep)
+                weight_bytes += self.bytes_of(f, n, k)
+                a.bias[i], a.w_scale[i] = bias, 16.0
+            for i, (y, n) in enumerate(ys):
+                a.y[i], a.y_stride[i] = y, n
+            launches.append((loaded, a, 1, role))
+
+        hf = format_of(recipe, "head", 0, layers, dim)
+        embed = self.load(Kernel("embed", m=0, k=dim, segments=[(hf, layout(hf), vocab, False)]))
+        ew = self.weight(hf, vocab, dim, keep)
+        launches.append((embed, self.A.EmbedArgs(m=rows.data.ptr, tokens=token.data.ptr, w=ew, y=x), 1, "embed"))
+        for l in range(layers):
+            f = lambda n, k: format_of(recipe, n, l, layers, k)
+            linear("qkv", dim, [(f("q", dim), heads * hd, True), (f("k", dim), kv * hd, True), (f("v", dim), kv * hd, True)], NONE, True, x,
+                   [(qkv, heads * hd), (qkv + 4 * heads * hd, kv * hd), (qkv + 4 * (heads + kv) * hd, kv * hd)])
+            kc = self.cp.zeros(2 * kv * n_ctx * hd, self.cp.float16)
+            keep.append(kc)
+            loaded = self.load(Kernel("attention_decode", m=1, kHeads=heads, kKvHeads=kv, kHeadDim=hd, kRopeDims=hd, kRopeKind=2, kQkNorm=False,
+                                      kWindow=0, kFused=True, **configs.get("attention", {})))
+            launches.append((loaded, self.A.AttentionArgs(
+                state=state.data.ptr, positions=pos.data.ptr, sequences=seq.data.ptr, q=qkv, k=qkv + 4 * heads * hd, v=qkv + 4 * (heads + kv) * hd,
+                q_stride=heads * hd, k_stride=kv * hd, v_stride=kv * hd, n_ctx=n_ctx, inv_freq=inv, eps=1e-6, rope_scale=1.0, scale=hd ** -0.5,
+                out_stride=heads * hd, k_cache=kc.data.ptr, v_cache=kc.data.ptr + 2 * kv * n_ctx * hd, out=att, scratch=loaded.scratch.data.ptr), 1, "attention"))
+            linear("o", heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False, att, [(x, dim)])
+            linear("gate_up", dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True, x, [(ff, ffn)])
+            linear("down", ffn, [(f("down", ffn), dim, False)], RESIDUAL, False, ff, [(x, dim)])
+        linear("head", dim, [(hf, vocab, False)], NONE, True, x, [(logits, vocab)])
+        if recipe != "Q4_K_M" or dim < 3584:
+            pass  # tied: the embedding is the head's matrix; two copies only cost memory here
+        am = self.load(Kernel("argmax", m=0, kN=vocab))
+        launches.append((am, self.A.ArgmaxArgs(m=rows.data.ptr, x=logits, index=index.data.ptr, scratch=am.scratch.data.ptr), 1, "argmax"))
+
+        def run(skip=()):
+            for i, (loaded, a, r, role) in enumerate(launches):
+                if role not in skip:
+                    loaded.launch(a, r, pdl=pdl and i > 0)
+        us = self.device.time_graph(run, 7)
+        floor = weight_bytes / self.peak / 1e3
+        shares = {}
+        for role in ("qkv", "attention", "o", "gate_up", "down", "head", "argmax"):
+            without = self.device.time_graph(lambda: run((role,)), 3)
+            shares[role] = us - without
+        note(part="step", name=name, us=us, tokens_per_second=1e6 / us, floor_us=floor, shares=shares, configs=configs, position=position)
+        text = " ".join(f"{r} {v / (layers if r not in ('head', 'argmax') else 1):.2f}" for r, v in shares.items())
+        print(f"{name:10} {us:7.1f} us {1e6 / us:6.0f} tok/s, floor {floor:.0f} us ({floor / us:.0%}); us per kernel by leaving it out: {text}")
+
+
+def gemv_cases(models, variants_int, variants_float):
+    cases = {}
+    for name in models:
+        layers, dim, ffn, heads, kv, hd, vocab, recipe = MODELS[name]
+        for role in ("qkv", "o", "gate_up", "down", "head"):
+            f = lambda n, k, l=1: format_of(recipe, n, l, layers, k)
+            late = layers // 8  # a layer of the plainer types
+            if role == "qkv":
+                k, segments, e, norm = dim, [(f("q", dim), heads * hd, True), (f("k", dim), kv * hd, True), (f("v", dim, late), kv * hd, True)], NONE, True
+            elif role == "o":
+                k, segments, e, norm = heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False
+            elif role == "gate_up":
+                k, segments, e, norm = dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True
+            elif role == "down":
+                k, segments, e, norm = ffn, [(f("down", ffn, late), dim, False)], RESIDUAL, False
+            else:
+                k, segments, e, norm = dim, [(f("head", dim), vocab, False)], NONE, True
+            integer = segments[0][0] not in ("f32", "f16", "bf16")
+            out = []
+            for params in (variants_int if integer else variants_float):
+                p = dict(params)
+                if role == "gate_up" and p.get("rows") == 1:
+                    continue
+                out.append(gemv(1, k, segments, e, norm, **p))
+            cases[f"{name}/{role}"] = out
+    return cases
+
+
+def product(**lists):
+    return [dict(zip(lists, v)) for v in itertools.product(*lists.values())]
