@@ -1,0 +1,213 @@
+#include "linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "row_ops.h"
+
+namespace apr::cpu {
+
+LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step) {
+  const uint64_t groups = step / 16;
+  Layout l;
+  const uint64_t at_q = l.add(kPanelRows * step), at_panel = l.add(kPanelRows * step);
+  const uint64_t at_row_scale = l.add(groups * 4), at_row_offset = l.add(groups * 4);
+  const uint64_t at_scale = l.add(groups * kPanelRows * 4), at_offset = l.add(groups * kPanelRows * 4);
+  const uint64_t at_w = l.add(kPanelRows / 2 * step * 4);
+  const uint64_t at_c0 = l.add(uint64_t{n_batch} * kPanelRows * 4), at_c1 = l.add(uint64_t{n_batch} * kPanelRows * 4);
+  memory_ = Memory(l.bytes(), "a thread's workspace");
+  q = memory_.as<int8_t>(at_q);
+  panel = memory_.as<uint8_t>(at_panel);
+  row_scale = memory_.as<float>(at_row_scale);
+  row_offset = memory_.as<float>(at_row_offset);
+  scale = memory_.as<float>(at_scale);
+  offset = memory_.as<float>(at_offset);
+  w = memory_.as<float>(at_w);
+  c[0] = memory_.as<float>(at_c0);
+  c[1] = memory_.as<float>(at_c1);
+}
+
+namespace {
+
+uint32_t rows_of(const Phase& phase, const StepState& state) { return phase.head ? state.head_rows : state.rows; }
+
+void gemv(const LinearPart& part, uint32_t m, uint64_t n0, uint64_t n1) {
+  const BoundWeight& w = *part.weight;
+  apr_cpu_gemv args{};
+  args.struct_size = sizeof(args);
+  args.m = m;
+  args.n = n1 - n0;
+  args.k = w.weight.k;
+  args.w = w.data + n0 * w.row_bytes;
+  args.row_bytes = w.row_bytes;
+  if (part.quantized) {
+    args.x_stride = part.quantized->stride;
+    args.q = part.quantized->q;
+    args.scale = part.quantized->scale;
+    args.sum = part.quantized->sum16;
+  } else {
+    args.x_stride = part.in->stride;
+    args.x = part.in->data;
+  }
+  args.y = part.out->data + n0;
+  args.y_stride = part.out->stride;
+  w.gemv(&args);
+  if (part.bias)
+    for (uint32_t i = 0; i < m; ++i) {
+      float* y = out_row(*part.out, i);
+      for (uint64_t n = n0; n < n1; ++n) y[n] += part.bias[n];
+    }
+}
+
+// SWIGLU of columns [n0, n1), and their quantisation.
+void activate(const LinearUnit& u, const StepState& state, uint32_t m0, uint32_t m1, uint64_t n0, uint64_t n1) {
+  for (uint32_t i = m0; i < m1; ++i) {
+    float* act = out_row(*u.act, i);
+    state.kernels->swiglu(out_row(*u.part.out, i) + n0, out_row(*u.up.out, i) + n0, n1 - n0, act + n0);
+    if (!u.act_quantized) continue;
+    state.kernels->quantize(act, n0, n1, u.act_quantized->row(i));
+    if (n1 == u.act->width) row_ops::pad_quantized(*u.act_quantized, i);
+  }
+}
+
+// Rows [n0, n0 + n) of W, columns [k0, k0 + cols), as a panel; columns are filled up with zeros to a block of 32, and rows
+// to kPanelRows.
+IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint64_t k0,
+                      uint64_t cols) {
+  IntPanel panel{};
+  panel.blocks = static_cast<uint32_t>((cols + kActBlock - 1) / kActBlock);
+  panel.subs = w.group == 16 ? 2 : 1;
+  const uint64_t padded = uint64_t{panel.blocks} * kActBlock;
+  const uint32_t scales = panel.blocks * panel.subs, columns_per_scale = kActBlock / panel.subs;
+  const auto groups = static_cast<uint32_t>((cols + w.group - 1) / w.group);
+  const uint32_t step = w.group / columns_per_scale;  // scales of the panel that one of the format serves
+  bool any_offset = false;
+  for (uint32_t r = 0; r < n; ++r) {
+    int8_t* q = ws.q + r * padded;
+    w.unpack_int(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale, ws.row_offset);
+    if (cols != padded) std::memset(q + cols, 0, padded - cols);
+    for (uint32_t g = 0, s = 0; g < groups; ++g) {
+      any_offset = any_offset || ws.row_offset[g] != 0.0f;
+      for (uint32_t i = 0; i < step && s < scales; ++i, ++s) {
+        ws.scale[s * kPanelRows + r] = ws.row_scale[g];
+        ws.offset[s * kPanelRows + r] = ws.row_offset[g];
+      }
+    }
+  }
+  if (cols % columns_per_scale != 0 || groups * step < scales) {  // scales that lie behind the last column
+    for (uint32_t s = groups * step; s < scales; ++s)
+      for (uint32_t r = 0; r < kPanelRows; ++r) ws.scale[s * kPanelRows + r] = ws.offset[s * kPanelRows + r] = 0.0f;
+  }
+  for (uint32_t r = n; r < kPanelRows; ++r) {
+    std::memset(ws.q + r * padded, 0, padded);
+    for (uint32_t s = 0; s < scales; ++s) ws.scale[s * kPanelRows + r] = ws.offset[s * kPanelRows + r] = 0.0f;
+  }
+  panel.kind = kernels.pack(ws.q, panel.blocks, ws.panel);
+  panel.w = ws.panel;
+  panel.scale = ws.scale;
+  panel.offset = any_offset ? ws.offset : nullptr;
+  return panel;
+}
+
+void gemm_int(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+              uint32_t m1, float* c) {
+  const BoundWeight& w = *part.weight;
+  const Quantized& x = *part.quantized;
+  const uint64_t blocks = x.stride / kActBlock;
+  for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
+    const IntPanel panel = unpack_panel(w, *state.kernels, ws, n0, n, k, std::min(w.k_step, w.weight.k - k));
+    const uint64_t at = k / kActBlock;
+    GemmInt g{};
+    g.panel = &panel;
+    g.m = m1 - m0;
+    g.stride = x.stride;
+    g.q = x.q + m0 * x.stride + k;
+    g.scale = x.scale + m0 * blocks + at;
+    g.sum16 = x.sum16 + 2 * (m0 * blocks + at);
+    g.sum32 = x.sum32 + m0 * blocks + at;
+    g.bias16 = x.bias16 + 2 * (m0 * blocks + at);
+    g.bias32 = x.bias32 + m0 * blocks + at;
+    g.c = c;
+    g.accumulate = k > 0;
+    state.kernels->gemm_int(g);
+  }
+}
+
+void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+                uint32_t m1, float* c) {
+  const BoundWeight& w = *part.weight;
+  for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
+    const uint64_t cols = std::min(w.k_step, w.weight.k - k), padded = round_up(cols, 16);
+    for (uint32_t half = 0; half < n; half += kPanelRows / 2) {
+      const uint32_t count = std::min(n - half, kPanelRows / 2);
+      for (uint32_t r = 0; r < kPanelRows / 2; ++r) {
+        float* row = ws.w + r * padded;
+        if (r < count) w.unpack_float(w.data + (n0 + half + r) * w.row_bytes, k, cols, row);
+        const uint64_t filled = r < count ? cols : 0;
+        if (filled != padded) std::memset(row + filled, 0, (padded - filled) * sizeof(float));
+      }
+      GemmFloat g{};
+      g.w = ws.w;
+      g.w_stride = padded;
+      g.rows = static_cast<uint32_t>(round_up(count, 4));
+      g.k = padded;
+      g.m = m1 - m0;
+      g.x = part.in->data + m0 * part.in->stride + k;
+      g.x_stride = part.in->stride;
+      g.c = c + half;
+      g.accumulate = k > 0;
+      state.kernels->gemm_float(g);
+    }
+  }
+}
+
+// One product's tile, with its bias, to its rows.
+void gemm(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+          uint32_t m1, float* c) {
+  if (part.quantized)
+    gemm_int(part, state, ws, n0, n, m0, m1, c);
+  else
+    gemm_float(part, state, ws, n0, n, m0, m1, c);
+  for (uint32_t m = m0; m < m1; ++m) {
+    const float* from = c + (m - m0) * kPanelRows;
+    float* y = out_row(*part.out, m) + n0;
+    if (part.bias)
+      for (uint32_t i = 0; i < n; ++i) y[i] = from[i] + part.bias[n0 + i];
+    else
+      std::memcpy(y, from, n * sizeof(float));
+  }
+}
+
+}  // namespace
+
+void run_gemv(const Phase& phase, const StepState& state, uint64_t begin, uint64_t end) {
+  const uint32_t m = rows_of(phase, state);
+  for (size_t i = 0; i < phase.units.size() && begin < end; ++i) {
+    const LinearUnit& u = phase.units[i];
+    const uint64_t next = i + 1 < phase.units.size() ? phase.units[i + 1].gemv_begin : phase.gemv_tasks;
+    if (begin >= next) continue;
+    const uint64_t to = std::min(end, next), n = u.part.weight->weight.n;
+    const uint64_t n0 = (begin - u.gemv_begin) * u.tile_rows, n1 = std::min(n, (to - u.gemv_begin) * u.tile_rows);
+    gemv(u.part, m, n0, n1);
+    if (u.act) {
+      gemv(u.up, m, n0, n1);
+      activate(u, state, 0, m, n0, n1);
+    }
+    begin = to;
+  }
+}
+
+void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, uint64_t task, uint32_t m0, uint32_t m1) {
+  size_t i = phase.units.size() - 1;
+  while (task < phase.units[i].gemm_begin) --i;
+  const LinearUnit& u = phase.units[i];
+  const uint64_t n0 = (task - u.gemm_begin) * kPanelRows;
+  const auto n = static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, u.part.weight->weight.n - n0));
+  gemm(u.part, state, ws, n0, n, m0, m1, ws.c[0]);
+  if (u.act) {
+    gemm(u.up, state, ws, n0, n, m0, m1, ws.c[1]);
+    activate(u, state, m0, m1, n0, n0 + n);
+  }
+}
+
+}  // namespace apr::cpu
