@@ -170,10 +170,15 @@ Specialised specialise(const Registry& registry, const KernelSpec& spec, const K
     out.source += fmt::format("struct Segment{} {{ using Codec = {}; using Layout = {}; static constexpr int kN = {}; static constexpr bool kBias = {}; }};\n",
                               i, s.codec->cpp_type, config.layouts[i]->cpp_type, s.n, s.bias);
   }
+  if (!spec.segments.empty()) {
+    out.source += "using Segments = apr::SegmentList<";
+    for (size_t i = 0; i < spec.segments.size(); ++i) out.source += fmt::format("{}Segment{}", i == 0 ? "" : ", ", i);
+    out.source += ">;\n";
+  }
   out.source += fmt::format("}}  // namespace apr::spec\n#line 1 \"{}\"\n", out.name);
   out.source += t.text;
   out.headers = reachable(out.source, headers, t.file);
-  // -lineinfo costs nothing at run time and lets profilers and compute-sanitizer name the template's line.
+  // A codec's host-only functions carry no execution space: -default-device lets NVRTC parse them. -lineinfo costs nothing at run time and lets profilers and compute-sanitizer name the template's line.
   out.options = {"--gpu-architecture=" + target.arch, "-std=c++20", "-lineinfo", "-default-device"};
   return out;
 }

@@ -1,0 +1,405 @@
+// Loading: programs, kernels, weights, memory, graphs. Everything that is decided is decided here.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <thread>
+
+#include "plugins/backend-cuda/failure.h"
+#include "plugins/backend-cuda/session.h"
+
+namespace apr::cuda {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Exact batch sizes with programs of their own: below tensor-core sizes a GEMV reads each weight once for all its rows.
+constexpr uint32_t kExactRows[] = {1, 2, 4, 8};
+// Rows of logits that are computed at once: [rows][vocabulary] floats are 40 MB for 150,000 tokens.
+constexpr uint32_t kHeadRows = 64;
+// GEMV kernels compute all their rows, in use or not.
+constexpr uint32_t kLeastRows = 8;
+
+uint64_t round_up(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+}  // namespace
+
+Session::Session(Device& device, const apr_plan& plan, const apr_load_options& options)
+    : device_(device), gpu_(device.gpu), plan_(plan), n_ctx_(options.n_ctx), n_sequences_(options.n_sequences), n_batch_(options.n_batch),
+      precise_(options.precise != 0), stored_(options.n_sequences, 0) {
+  const auto start = Clock::now();
+  info_.struct_size = sizeof info_;
+  make_programs();
+  choose_all();
+  build_and_upload(options);
+  allocate();
+  measure_weight_ranges();
+  for (size_t b = 0; b < bodies_.size(); ++b) bind_program(bodies_[b], body_arena_.address(), choices_[b]);
+  for (size_t h = 0; h < heads_.size(); ++h) bind_program(heads_[h], head_arena_.address(), choices_[bodies_.size() + h]);
+  bind_gathers();
+  info_.n_kernels = static_cast<uint32_t>(explained_.size());
+  warm_up();
+  if (!device.settings.no_graph && !device.settings.time_kernels) capture();
+  gpu_.synchronize();
+  loaded_ = true;
+  dispatches_at_load_ = dispatches_, kernels_made_at_load_ = kernels_made_;
+  info_.load_seconds = since(start);
+}
+
+Session::~Session() {
+  for (const CUgraphExec graph : graphs_)
+    if (graph != nullptr) gpu_.driver().cuGraphExecDestroy(graph);
+}
+
+void Session::make_programs() {
+  const LowerOptions options = {!device_.settings.no_fusion, precise_};
+  const auto add = [&](std::vector<Bound>& list, uint32_t m, bool head, uint32_t rows) {
+    Bound bound;
+    bound.program = lower(plan_, m, head, options);
+    bound.rows = std::max(rows, kLeastRows);
+    bound.state_layout = {bound.rows};
+    list.push_back(std::move(bound));
+  };
+  for (const bool head : {false, true}) {
+    std::vector<Bound>& list = head ? heads_ : bodies_;
+    for (const uint32_t m : kExactRows)
+      if (m <= n_batch_) add(list, m, head, m);
+    if (n_batch_ > kExactRows[std::size(kExactRows) - 1]) add(list, 0, head, head ? std::min(n_batch_, kHeadRows) : n_batch_);
+  }
+  // A batch of 3 with n_batch = 3 needs a program for 4.
+  for (const bool head : {false, true}) {
+    std::vector<Bound>& list = head ? heads_ : bodies_;
+    if (const uint32_t most = list.back().program.m; most != 0 && most < n_batch_) add(list, 2 * most, head, 2 * most);
+  }
+  crossing_ = crossing_values(plan_);
+  layouts_.assign(plan_.n_weights, nullptr);
+}
+
+std::unique_ptr<Session::Choice> Session::choose_step(Step& step, bool fix_layouts) {
+  for (size_t s = 0; s < step.weights.size(); ++s) step.spec.segments[s].layout = layouts_[static_cast<size_t>(step.weights[s])];
+  ++dispatches_;
+  std::string why;
+  const std::optional<KernelConfig> config = choose(device_.registry, step.spec, device_.target, &why);
+  if (!config)
+    throw failure(APR_UNSUPPORTED, "stage {}: no kernel template for {} on {}:{}", step.stage, describe(step.spec), device_.target.arch, why);
+  if (fix_layouts)
+    for (size_t s = 0; s < step.weights.size(); ++s) {
+      layouts_[static_cast<size_t>(step.weights[s])] = config->layouts[s];
+      step.spec.segments[s].layout = config->layouts[s];
+    }
+  auto choice = std::make_unique<Choice>();
+  choice->config = *config;
+  choice->source = specialise(device_.registry, step.spec, *config, device_.target);
+  return choice;
+}
+
+void Session::choose_all() {
+  choices_.resize(bodies_.size() + heads_.size());
+  const auto each = [&](const auto& visit) {
+    for (size_t p = 0; p < choices_.size(); ++p) {
+      Program& program = p < bodies_.size() ? bodies_[p].program : heads_[p - bodies_.size()].program;
+      choices_[p].resize(program.steps.size());
+      for (size_t i = 0; i < program.steps.size(); ++i) visit(program, program.steps[i], choices_[p][i]);
+    }
+  };
+  // A weight has one layout. Decode is bound by reading weights, so its GEMV picks; everyone else takes what is there.
+  each([&](const Program& program, Step& step, std::unique_ptr<Choice>& choice) {
+    if (program.m == 1 && step.spec.op == Op::Linear) choice = choose_step(step, true);
+  });
+  each([&](const Program&, Step& step, std::unique_ptr<Choice>& choice) {
+    if (choice == nullptr) choice = choose_step(step, true);
+  });
+  for (const int32_t value : crossing_) {
+    Step gather;
+    gather.spec = {Op::Gather, View::None, 0, plan_.values[value]->width, {}, {}};
+    gather.stage = "gather";
+    gathers_.push_back(choose_step(gather, false));
+  }
+  // f16 tensor-core kernels scale a weight by a power of two so that it fits.
+  ranges_.resize(plan_.n_weights);
+  each([&](const Program& program, Step& step, std::unique_ptr<Choice>&) {
+    if (step.spec.op != Op::Linear || program.m != 0) return;
+    const Form form = program.buffers[static_cast<size_t>(step.input[0])].form;
+    if (form != Form::F16 && form != Form::F16x2) return;
+    for (size_t s = 0; s < step.weights.size(); ++s) {
+      const size_t w = static_cast<size_t>(step.weights[s]);
+      if (ranges_[w] != nullptr) continue;
+      Step range;
+      range.spec = {Op::WeightRange, View::Float, 0, step.spec.k, {step.spec.segments[s]}, {}};
+      range.spec.segments[0].bias = false;
+      range.stage = plan_.weights[w]->name;
+      range.weights = {static_cast<int32_t>(w)};
+      ranges_[w] = choose_step(range, false);
+    }
+  });
+}
+
+void Session::build_and_upload(const apr_load_options& options) {
+  std::vector<Choice*> all;
+  for (const auto& program : choices_)
+    for (const auto& choice : program) all.push_back(choice.get());
+  for (const auto& choice : gathers_) all.push_back(choice.get());
+  for (const auto& choice : ranges_)
+    if (choice != nullptr) all.push_back(choice.get());
+  std::vector<Specialised> sources;
+  std::map<std::string, size_t> by_key;
+  const std::string compiler = device_.nvrtc == nullptr ? "none" : compiler_version(*device_.nvrtc);
+  std::vector<std::string> summaries;
+  for (Choice* choice : all) {
+    choice->key = cache_key(choice->source, compiler);
+    const auto [at, fresh] = by_key.emplace(choice->key, sources.size());
+    if (fresh) sources.push_back(choice->source), summaries.push_back(choice->source.summary);
+    choice->kernel = at->second;
+  }
+
+  // Kernels are built by other threads while this one moves weights.
+  const auto progress = [&](const char* what, uint64_t done, uint64_t total) {
+    if (options.progress != nullptr) options.progress(options.progress_user, what, done, total);
+  };
+  std::vector<KernelImage> images;
+  JitReport report;
+  std::exception_ptr failed;
+  std::atomic<size_t> built{0}, total{0};
+  std::atomic<bool> finished{false};
+  std::thread builder([&] {
+    try {
+      images = device_.build(sources, [&](size_t done, size_t of) { total = of, built = done; }, report);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+    finished = true;
+  });
+  const auto uploading = Clock::now();
+  std::exception_ptr upload_failed;
+  try {
+    weights_ = DeviceWeights(gpu_, plan_, layouts_, device_.threads, [&](uint64_t done, uint64_t of) { progress("weights", done, of); });
+    vectors_ = DeviceVectors(gpu_, plan_);
+    info_.upload_seconds = since(uploading);
+    for (size_t shown = SIZE_MAX; !finished; std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+      if (const size_t done = built; total != 0 && shown != done) progress("kernels", shown = done, total);
+  } catch (...) {
+    upload_failed = std::current_exception();
+  }
+  builder.join();
+  if (upload_failed) std::rethrow_exception(upload_failed);
+  if (failed) std::rethrow_exception(failed);
+  if (total != 0) progress("kernels", total, total);
+  info_.compile_seconds = report.seconds;
+  info_.kernels_compiled = report.compiled;
+  info_.kernels_cached = report.cached;
+  for (size_t i = 0; i < images.size(); ++i, ++kernels_made_) kernels_.emplace_back(gpu_, images[i], summaries[i]);
+  for (const Kernel& kernel : kernels_) {
+    scratch_.emplace_back(gpu_, kernel.shape().scratch_bytes, "scratch memory of a kernel");
+    info_.scratch_bytes += kernel.shape().scratch_bytes;
+    if (kernel.shape().scratch_bytes > 0)
+      gpu_.driver().check(gpu_.driver().cuMemsetD8Async(scratch_.back().address(), 0, kernel.shape().scratch_bytes, gpu_.stream()),
+                          "clearing scratch memory");
+  }
+}
+
+void Session::allocate() {
+  const auto cleared = [&](uint64_t bytes, const char* what) {
+    DeviceMemory memory(gpu_, bytes, what);
+    // Rows that are not in use are computed from what lies there: zeros, never a NaN from before.
+    if (bytes > 0) gpu_.driver().check(gpu_.driver().cuMemsetD8Async(memory.address(), 0, bytes, gpu_.stream()), "clearing memory");
+    return memory;
+  };
+  uint64_t kv = 0;
+  std::vector<uint64_t> offsets;
+  for (const CacheShape& shape : cache_shapes(plan_)) {
+    offsets.push_back(kv);
+    kv += 2 * round_up(uint64_t{n_sequences_} * shape.n_kv_heads * n_ctx_ * shape.head_dim * 2);
+    info_.kv_token_bytes += uint64_t{2} * shape.n_kv_heads * shape.head_dim * 2;
+  }
+  kv_memory_ = cleared(kv, "KV cache");
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    const uint64_t half = ((i + 1 < offsets.size() ? offsets[i + 1] : kv) - offsets[i]) / 2;
+    caches_.push_back({kv_memory_.at<uint16_t>(offsets[i]), kv_memory_.at<uint16_t>(offsets[i] + half)});
+  }
+
+  uint64_t body_bytes = 0, head_bytes = 0, state_bytes = 0;
+  uint32_t body_rows = 0, head_rows = 0;
+  for (Bound& body : bodies_) {
+    body_bytes = std::max(body_bytes, place_buffers(body.program, body.rows).bytes);
+    body_rows = std::max(body_rows, body.rows);
+    body.state = state_bytes, state_bytes += round_up(body.state_layout.bytes());
+  }
+  for (Bound& head : heads_) {
+    head_bytes = std::max(head_bytes, place_buffers(head.program, head.rows).bytes);
+    head_rows = std::max(head_rows, head.rows);
+    head.state = state_bytes, state_bytes += round_up(head.state_layout.bytes());
+  }
+  uint64_t inlet_bytes = 0, outlet_bytes = 0;
+  std::vector<uint64_t> inlet_at, outlet_at;
+  for (const int32_t value : crossing_) {
+    const uint64_t row = uint64_t{plan_.values[value]->width} * 4;
+    inlet_at.push_back(inlet_bytes), inlet_bytes += round_up(row * head_rows);
+    outlet_at.push_back(outlet_bytes), outlet_bytes += round_up(row * body_rows);
+  }
+  body_arena_ = cleared(body_bytes, "activations");
+  head_arena_ = cleared(head_bytes, "activations of the head");
+  inlets_ = cleared(inlet_bytes, "activations");
+  outlets_ = cleared(outlet_bytes, "activations");
+  logits_ = cleared(uint64_t{head_rows} * plan_.n_vocab * 4, "logits");
+  tokens_ = cleared(uint64_t{head_rows} * 4, "tokens");
+  states_ = cleared(state_bytes, "state");
+  for (size_t v = 0; v < crossing_.size(); ++v) inlet_of_.push_back(inlets_.address() + inlet_at[v]), outlet_of_.push_back(outlets_.address() + outlet_at[v]);
+  host_states_ = PinnedMemory(gpu_, state_bytes, "state");
+  host_logits_ = PinnedMemory(gpu_, logits_.bytes(), "logits");
+  host_tokens_ = PinnedMemory(gpu_, tokens_.bytes(), "tokens");
+  std::memset(host_states_.at<char>(), 0, state_bytes);
+  weight_scales_.assign(plan_.n_weights, 1.0f);
+
+  info_.weight_bytes = weights_.bytes() + vectors_.bytes();
+  info_.kv_bytes = kv;
+  info_.scratch_bytes += body_bytes + head_bytes + inlet_bytes + outlet_bytes + logits_.bytes() + tokens_.bytes() + states_.bytes();
+}
+
+void Session::measure_weight_ranges() {
+  DeviceMemory bits(gpu_, uint64_t{plan_.n_weights} * 4, "ranges of weights");
+  if (plan_.n_weights == 0) return;
+  gpu_.driver().check(gpu_.driver().cuMemsetD8Async(bits.address(), 0, bits.bytes(), gpu_.stream()), "clearing memory");
+  for (size_t w = 0; w < ranges_.size(); ++w) {
+    if (ranges_[w] == nullptr) continue;
+    const RangeArgs args = {weights_[w], bits.at<uint32_t>(w * 4)};
+    kernels_[ranges_[w]->kernel].launch(gpu_, &args, 1, false);
+  }
+  std::vector<float> largest(plan_.n_weights);
+  gpu_.driver().check(gpu_.driver().cuMemcpyDtoHAsync(largest.data(), bits.address(), bits.bytes(), gpu_.stream()), "reading ranges of weights");
+  gpu_.synchronize();
+  for (size_t w = 0; w < ranges_.size(); ++w) {
+    if (ranges_[w] == nullptr) continue;
+    if (!std::isfinite(largest[w]))
+      throw failure(APR_INVALID, "tensor {}: it holds a NaN or infinity", plan_.weights[w]->name);
+    // f16 ends at 65504; ordinary weights are far below and stay as they are.
+    int exponent = 0;
+    std::frexp(largest[w], &exponent);
+    if (exponent > 15) weight_scales_[w] = std::ldexp(1.0f, 15 - exponent);
+  }
+}
+
+void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vector<std::unique_ptr<Choice>>& choices) {
+  const Program& program = bound.program;
+  const Arena arena = place_buffers(program, bound.rows);
+  for (size_t b = 0; b < program.buffers.size(); ++b) {
+    const Buffer& buffer = program.buffers[b];
+    CUdeviceptr base = 0;
+    const auto crossing = std::find(crossing_.begin(), crossing_.end(), buffer.value) - crossing_.begin();
+    switch (buffer.place) {
+      case Buffer::Place::Arena: base = arena_base + arena.offsets[b]; break;
+      case Buffer::Place::Inlet: base = inlet_of_[static_cast<size_t>(crossing)]; break;
+      case Buffer::Place::Outlet:
+        if (buffer.form == Form::Token)
+          base = tokens_.address();
+        else if (buffer.value == plan_.logits)
+          base = logits_.address();
+        else  // A single token is its own selection: the head reads it where the body wrote it.
+          base = (program.m == 1 ? inlet_of_ : outlet_of_)[static_cast<size_t>(crossing)];
+        break;
+    }
+    bound.buffers.push_back({base, buffer_layout(buffer, bound.rows)});
+  }
+  const BindContext context = {&plan_, &weights_, &vectors_, &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
+  std::map<int32_t, const char*> stage_of;
+  for (uint32_t i = 0; i < plan_.n_ops; ++i) stage_of[plan_.ops[i]->out] = plan_.ops[i]->stage;
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const Step& step = program.steps[i];
+    const Choice& choice = *choices[i];
+    Launch launch{&kernels_[choice.kernel], bind_step(step, program, bound.buffers, context, scratch_[choice.kernel].address()), {}, {}};
+    for (const int32_t out : step.outputs) {
+      const Buffer& buffer = program.buffers[static_cast<size_t>(out)];
+      if (buffer.value >= 0) launch.taps.push_back({stage_of.at(buffer.value), bound.buffers[static_cast<size_t>(out)].base, buffer.width});
+    }
+    if (program.m <= 1) explain(bound, i, choice, launch);
+    bound.launches.push_back(std::move(launch));
+  }
+}
+
+void Session::bind_gathers() {
+  for (size_t b = 0; b < bodies_.size(); ++b)
+    for (const Bound& head : heads_)
+      for (size_t v = 0; v < crossing_.size(); ++v) {
+        Program program;
+        program.head = true;
+        const uint32_t width = plan_.values[crossing_[v]]->width;
+        program.buffers = {{Form::Float, width, crossing_[v]}, {Form::Float, width, crossing_[v]}};
+        Step step;
+        step.spec = {Op::Gather, View::None, 0, width, {}, {}};
+        step.input[0] = 0;
+        step.outputs = {1};
+        const std::vector<BoundBuffer> buffers = {{bodies_[b].program.m == 1 ? inlet_of_[v] : outlet_of_[v], {}}, {inlet_of_[v], {}}};
+        const BindContext context = {&plan_, &weights_, &vectors_, &caches_, &weight_scales_, n_ctx_, states_.address() + head.state, head.state_layout};
+        gather_launches_.push_back({&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
+      }
+}
+
+void Session::explain(Bound& bound, size_t index, const Choice& choice, Launch& launch) {
+  const Step& step = bound.program.steps[index];
+  const std::string m = bound.program.m == 0 ? "m=any" : fmt::format("m={}", bound.program.m);
+  const std::string params = describe(choice.config.params);
+  Explained entry{step.stage, "", "", "", choice.config.kernel->name,
+                  fmt::format("{}{}{} key={}", m, params.empty() ? "" : " ", params, choice.key.substr(0, 12)), choice.config.reason};
+  if (step.weights.empty()) {
+    launch.explained.push_back(explained_.size());
+    explained_.push_back(std::move(entry));
+    return;
+  }
+  for (size_t s = 0; s < step.weights.size(); ++s) {
+    const apr_weight& weight = *plan_.weights[step.weights[s]];
+    entry.weight = weight.name;
+    entry.format = weight.format->name;
+    entry.layout = choice.config.layouts[s]->name;
+    entry.bytes = step.spec.op == Op::Embed ? weight.bytes / weight.n : weight.bytes;
+    // Of a fused kernel the first entry carries the stage of the group, the others that of their own operation.
+    for (const uint32_t i : step.ops)
+      if (plan_.ops[i]->weight[0] == step.weights[s]) entry.stage = plan_.ops[i]->stage;
+    if (bound.program.m == 1) info_.token_bytes += entry.bytes;
+    launch.explained.push_back(explained_.size());
+    explained_.push_back(entry);
+  }
+}
+
+void Session::warm_up() {
+  // Every kernel runs once before the first step: a launch that the device refuses shows here, and what the driver loads
+  // lazily is loaded. Position 0 of sequence 0 is overwritten by its first real token.
+  const int32_t zero = 0;
+  for (Bound& body : bodies_) {
+    const apr_batch batch = {sizeof(apr_batch), 1, &zero, &zero, &zero, nullptr, 0};
+    write_body_state(body, batch);
+    run(body, 1, false);
+  }
+  for (Bound& head : heads_) {
+    write_head_state(head, &zero, 1);
+    for (size_t v = 0; v < crossing_.size(); ++v) gather_launches_[v].kernel->launch(gpu_, address(gather_launches_[v].args), 1, false);
+    run(head, 1, false);
+    gpu_.synchronize();
+  }
+  for (Explained& entry : explained_) entry.microseconds = 0;
+}
+
+void Session::capture() {
+  for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits}) {
+    const Driver& d = gpu_.driver();
+    CUgraph graph = nullptr;
+    d.check(d.cuStreamBeginCapture(gpu_.stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "beginning to capture a step");
+    try {
+      decode_work(leaves != Leaves::Nothing, leaves == Leaves::Logits);
+    } catch (...) {
+      d.cuStreamEndCapture(gpu_.stream(), &graph);
+      if (graph != nullptr) d.cuGraphDestroy(graph);
+      throw;
+    }
+    d.check(d.cuStreamEndCapture(gpu_.stream(), &graph), "capturing a step");
+    const CUresult result = d.cuGraphInstantiateWithFlags(&graphs_[static_cast<size_t>(leaves)], graph, 0);
+    d.cuGraphDestroy(graph);
+    d.check(result, "instantiating the graph of a step");
+  }
+}
+
+}  // namespace apr::cuda

@@ -1,0 +1,92 @@
+// Opening a device: templates, compiler, cache; and the kernel that measures its memory.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "plugins/backend-cuda/failure.h"
+#include "plugins/backend-cuda/session.h"
+
+// The text of args.h as this library was compiled with it: kernels built from another one would read other offsets.
+__asm__(
+    ".section .rodata\n"
+    "apr_cuda_args_text:\n"
+    ".incbin \"" APR_ARGS_HEADER "\"\n"
+    "apr_cuda_args_text_end:\n"
+    ".byte 0\n"
+    ".previous\n");
+extern "C" {
+extern const char apr_cuda_args_text[] __attribute__((visibility("hidden")));
+extern const char apr_cuda_args_text_end[] __attribute__((visibility("hidden")));
+}
+
+namespace apr::cuda {
+
+namespace {
+
+void check_args_header(const Registry& registry) {
+  const std::string mine(apr_cuda_args_text, apr_cuda_args_text_end);
+  for (const NamedText& header : registry.headers)
+    if (header.name == "args.h" && header.text == mine) return;
+  throw Error("kernel templates {}: args.h differs from the one that this backend was built with; the templates belong to another version of the program",
+              registry.folder);
+}
+
+}  // namespace
+
+Device::Device(uint32_t index, Settings given, LogFn logger)
+    : gpu(index), settings(std::move(given)), log(std::move(logger)), registry(read_registry(find_template_folder(settings.data_dir))),
+      threads(settings.threads) {
+  check_args_header(registry);
+  const NvrtcSearch& search = cuda::nvrtc(gpu.driver().version);
+  nvrtc = search.library;
+  nvrtc_reason = search.reason;
+  target = make_target(gpu.capability(), gpu.multiprocessors(), gpu.max_shared(), nvrtc == nullptr ? std::vector<int>{} : nvrtc->architectures);
+  const std::string compiler = nvrtc == nullptr ? "none" : compiler_version(*nvrtc);
+  cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes, compiler, [this](const std::string& message) {
+                                                               if (log) log(2, message);
+                                                             }});
+}
+
+std::vector<KernelImage> Device::build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
+                                       JitReport& report) {
+  const bool needs_compiler = std::any_of(sources.begin(), sources.end(), [](const Specialised& s) { return !s.literal; });
+  if (nvrtc == nullptr && needs_compiler) throw failure(APR_UNSUPPORTED, "kernels cannot be compiled: {}", nvrtc_reason);
+  const CompileFn compile = nvrtc == nullptr ? CompileFn() : nvrtc_compiler(*nvrtc);
+  return build_kernels(sources, *cache, compile, nvrtc == nullptr ? "none" : compiler_version(*nvrtc), threads.threads(), progress, report);
+}
+
+double Device::measure_bandwidth() {
+  const KernelSpec spec = {Op::ReadBandwidth, View::None, 0, 0, {}, {}};
+  std::string why;
+  const std::optional<KernelConfig> config = choose(registry, spec, target, &why);
+  if (!config) throw failure(APR_UNSUPPORTED, "no template reads memory:{}", why);
+  JitReport report;
+  const std::vector<KernelImage> images = build({specialise(registry, spec, *config, target)}, {}, report);
+  const Kernel kernel(gpu, images[0], "read_bandwidth");
+  // Forty times the largest L2, so that nothing is read from there; half of the free memory where that is less.
+  const uint64_t bytes = std::min<uint64_t>(2ull << 30, gpu.memory_free() / 2) / 4096 * 4096;
+  const DeviceMemory memory(gpu, bytes, "memory to read"), sink(gpu, 256, "memory to read");
+  const Driver& d = gpu.driver();
+  d.check(d.cuMemsetD8Async(memory.address(), 0x5a, bytes, gpu.stream()), "filling memory");
+  const BandwidthArgs args = {memory.at<uint8_t>(), bytes, sink.at<uint32_t>()};
+  CUevent begin = nullptr, end = nullptr;
+  d.check(d.cuEventCreate(&begin, CU_EVENT_DEFAULT), "creating an event");
+  d.check(d.cuEventCreate(&end, CU_EVENT_DEFAULT), "creating an event");
+  std::vector<double> rates;
+  // The first runs bring the clocks up.
+  for (int run = 0; run < 24; ++run) {
+    d.check(d.cuEventRecord(begin, gpu.stream()), "recording an event");
+    kernel.launch(gpu, &args, 1, false);
+    d.check(d.cuEventRecord(end, gpu.stream()), "recording an event");
+    d.check(d.cuEventSynchronize(end), "waiting for the GPU");
+    float milliseconds = 0;
+    d.check(d.cuEventElapsedTime(&milliseconds, begin, end), "reading an event");
+    if (run >= 4) rates.push_back(static_cast<double>(bytes) / (1e6 * static_cast<double>(milliseconds)));
+  }
+  d.cuEventDestroy(begin);
+  d.cuEventDestroy(end);
+  std::nth_element(rates.begin(), rates.begin() + static_cast<ptrdiff_t>(rates.size() / 2), rates.end());
+  return rates[rates.size() / 2];
+}
+
+}  // namespace apr::cuda

@@ -1,0 +1,207 @@
+#include "plugins/backend-cuda/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "plugins/backend-cuda/failure.h"
+
+namespace apr::cuda {
+
+void Session::check(const apr_batch& batch) const {
+  if (!broken_.empty()) throw failure(APR_FAILED, "the session is unusable since an earlier failure: {}", broken_);
+  if (batch.n == 0 || batch.n > n_batch_)
+    throw failure(APR_INVALID, "a step of {} tokens; this session takes 1 to {}", batch.n, n_batch_);
+  std::vector<int64_t> next(n_sequences_, -1);
+  for (uint32_t i = 0; i < batch.n; ++i) {
+    const int32_t token = batch.tokens[i], position = batch.positions[i], sequence = batch.sequences[i];
+    if (token < 0 || static_cast<uint32_t>(token) >= plan_.n_vocab)
+      throw failure(APR_INVALID, "token {} at index {} is outside the vocabulary of {}", token, i, plan_.n_vocab);
+    if (sequence < 0 || static_cast<uint32_t>(sequence) >= n_sequences_)
+      throw failure(APR_INVALID, "sequence {} at index {}; this session has {}", sequence, i, n_sequences_);
+    if (position < 0 || static_cast<uint32_t>(position) >= n_ctx_)
+      throw failure(APR_INVALID, "position {} at index {} is outside the context of {}", position, i, n_ctx_);
+    int64_t& expected = next[static_cast<size_t>(sequence)];
+    if (expected < 0 && static_cast<uint32_t>(position) > stored_[static_cast<size_t>(sequence)])
+      throw failure(APR_INVALID, "sequence {} begins at position {}, but only {} are stored", sequence, position, stored_[static_cast<size_t>(sequence)]);
+    if (expected >= 0 && position != expected)
+      throw failure(APR_INVALID, "sequence {}: position {} at index {} where {} is next", sequence, position, i, expected);
+    expected = int64_t{position} + 1;
+  }
+}
+
+void Session::step(const apr_batch& batch, apr_step_output& output) {
+  check(batch);
+  std::vector<int32_t> wanted;
+  for (uint32_t i = 0; i < batch.n; ++i)
+    if (batch.want != nullptr && batch.want[i] != 0) wanted.push_back(static_cast<int32_t>(i));
+  try {
+    if (batch.n == 1)
+      decode(batch, !wanted.empty(), output);
+    else
+      many(batch, wanted, output);
+  } catch (const std::exception& e) {
+    broken_ = e.what();
+    throw;
+  }
+  for (uint32_t i = 0; i < batch.n; ++i) stored_[static_cast<size_t>(batch.sequences[i])] = static_cast<uint32_t>(batch.positions[i]) + 1;
+}
+
+size_t Session::pick(const std::vector<Bound>& bounds, uint32_t rows) const {
+  for (size_t i = 0; i < bounds.size(); ++i)
+    if (bounds[i].program.m == 0 || bounds[i].program.m >= rows) return i;
+  throw failure(APR_FAILED, "no program for {} rows", rows);
+}
+
+void Session::copy_state(const Bound& bound) {
+  gpu_.driver().check(gpu_.driver().cuMemcpyHtoDAsync(states_.address() + bound.state, host_states_.at<char>(bound.state),
+                                                      bound.state_layout.bytes(), gpu_.stream()),
+                      "copying a step's state");
+}
+
+void Session::write_body_state(const Bound& body, const apr_batch& batch) {
+  const StateLayout& layout = body.state_layout;
+  host_states_.at<StepState>(body.state)->m = static_cast<int32_t>(batch.n);
+  // Rows past the batch repeat its last token: kernels for an exact number of rows compute them too.
+  for (uint32_t i = 0; i < layout.rows; ++i) {
+    const uint32_t from = std::min(i, batch.n - 1);
+    host_states_.at<int32_t>(body.state + layout.tokens())[i] = batch.tokens[from];
+    host_states_.at<int32_t>(body.state + layout.positions())[i] = batch.positions[from];
+    host_states_.at<int32_t>(body.state + layout.sequences())[i] = batch.sequences[from];
+  }
+}
+
+void Session::write_head_state(const Bound& head, const int32_t* rows, uint32_t n) {
+  host_states_.at<StepState>(head.state)->n_wanted = static_cast<int32_t>(n);
+  int32_t* selected = host_states_.at<int32_t>(head.state + head.state_layout.selected());
+  for (uint32_t i = 0; i < head.state_layout.rows; ++i) selected[i] = rows[std::min(i, n - 1)];
+  copy_state(head);
+}
+
+void Session::copy_results(uint32_t rows, bool logits) {
+  const Driver& d = gpu_.driver();
+  d.check(d.cuMemcpyDtoHAsync(host_tokens_.at<char>(), tokens_.address(), uint64_t{rows} * 4, gpu_.stream()), "copying tokens");
+  if (logits)
+    d.check(d.cuMemcpyDtoHAsync(host_logits_.at<char>(), logits_.address(), uint64_t{rows} * plan_.n_vocab * 4, gpu_.stream()), "copying logits");
+}
+
+void Session::run(const Bound& bound, uint32_t rows, bool after_kernel) {
+  if (device_.settings.time_kernels) {
+    launch_timed(bound, rows);
+    return;
+  }
+  for (const Launch& launch : bound.launches) {
+    launch.kernel->launch(gpu_, address(launch.args), rows, after_kernel);
+    after_kernel = true;
+    if (tap_ != nullptr && loaded_) report(launch, rows);
+  }
+}
+
+void Session::report(const Launch& launch, uint32_t rows) {
+  for (const Launch::Tap& tap : launch.taps) {
+    std::vector<float> data(size_t{rows} * tap.width);
+    gpu_.driver().check(gpu_.driver().cuMemcpyDtoHAsync(data.data(), tap.data, data.size() * 4, gpu_.stream()), "copying a stage");
+    gpu_.synchronize();
+    tap_(tap_user_, tap.stage.c_str(), data.data(), rows, tap.width);
+  }
+}
+
+void Session::launch_timed(const Bound& bound, uint32_t rows) {
+  const Driver& d = gpu_.driver();
+  std::vector<CUevent> events(bound.launches.size() + 1);
+  for (CUevent& event : events) d.check(d.cuEventCreate(&event, CU_EVENT_DEFAULT), "creating an event");
+  d.check(d.cuEventRecord(events[0], gpu_.stream()), "recording an event");
+  for (size_t i = 0; i < bound.launches.size(); ++i) {
+    // Without overlap: an event between two kernels keeps them apart anyway.
+    bound.launches[i].kernel->launch(gpu_, address(bound.launches[i].args), rows, false);
+    d.check(d.cuEventRecord(events[i + 1], gpu_.stream()), "recording an event");
+  }
+  gpu_.synchronize();
+  for (size_t i = 0; i < bound.launches.size(); ++i) {
+    float milliseconds = 0;
+    d.check(d.cuEventElapsedTime(&milliseconds, events[i], events[i + 1]), "reading an event");
+    for (const size_t entry : bound.launches[i].explained) explained_[entry].microseconds = 1e3 * static_cast<double>(milliseconds);
+    if (tap_ != nullptr && loaded_) report(bound.launches[i], rows);
+  }
+  for (const CUevent event : events) d.cuEventDestroy(event);
+}
+
+// ---- one token ---------------------------------------------------------------------------------------------------------
+
+// All that the stream does in a decode step; the same calls make the graph.
+void Session::decode_work(bool wanted, bool logits) {
+  copy_state(bodies_[0]);
+  run(bodies_[0], 1, false);
+  if (!wanted) return;
+  run(heads_[0], 1, true);
+  copy_results(1, logits);
+}
+
+void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output& output) {
+  const bool logits = wanted && output.logits != nullptr;
+  write_body_state(bodies_[0], batch);
+  const Leaves leaves = !wanted ? Leaves::Nothing : logits ? Leaves::Logits : Leaves::Argmax;
+  const CUgraphExec graph = graphs_[static_cast<size_t>(leaves)];
+  if (graph != nullptr && (batch.flags & APR_STEP_NO_GRAPH) == 0 && tap_ == nullptr)
+    gpu_.driver().check(gpu_.driver().cuGraphLaunch(graph, gpu_.stream()), "launching the graph of a step");
+  else
+    decode_work(wanted, logits);
+  gpu_.synchronize();
+  if (logits) std::memcpy(output.logits, host_logits_.at<float>(), size_t{plan_.n_vocab} * 4);
+  if (wanted && output.argmax != nullptr) output.argmax[0] = *host_tokens_.at<int32_t>();
+}
+
+// ---- several tokens ----------------------------------------------------------------------------------------------------
+
+void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted, const apr_step_output& output) {
+  const size_t b = pick(bodies_, batch.n);
+  Bound& body = bodies_[b];
+  const uint32_t head_rows = heads_.back().rows;
+  const auto pieces = static_cast<uint32_t>(wanted.size());
+  write_body_state(body, batch);
+  copy_state(body);
+  // The first head's state goes before the body, so that nothing but kernels stands between body and head.
+  size_t h = 0;
+  uint32_t n = std::min(pieces, head_rows);
+  if (pieces > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted.data(), n);
+  run(body, batch.n, false);
+  for (uint32_t first = 0; first < pieces; first += n) {
+    n = std::min(pieces - first, head_rows);
+    if (first > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted.data() + first, n);
+    for (size_t v = 0; v < crossing_.size(); ++v) {
+      const Launch& gather = gather_launches_[(b * heads_.size() + h) * crossing_.size() + v];
+      gather.kernel->launch(gpu_, address(gather.args), n, first == 0 && !device_.settings.time_kernels);
+    }
+    run(heads_[h], n, true);
+    copy_results(n, output.logits != nullptr);
+    gpu_.synchronize();
+    if (output.logits != nullptr)
+      std::memcpy(output.logits + size_t{first} * plan_.n_vocab, host_logits_.at<float>(), size_t{n} * plan_.n_vocab * 4);
+    if (output.argmax != nullptr) std::memcpy(output.argmax + first, host_tokens_.at<int32_t>(), size_t{n} * 4);
+  }
+  gpu_.synchronize();
+}
+
+// ---- questions ---------------------------------------------------------------------------------------------------------
+
+void Session::tap(apr_tap_fn fn, void* user) {
+  tap_ = fn;
+  tap_user_ = user;
+}
+
+apr_session_info Session::info() const {
+  apr_session_info info = info_;
+  info.dispatches_after_load = dispatches_ - dispatches_at_load_;
+  info.compiles_after_load = kernels_made_ - kernels_made_at_load_;
+  return info;
+}
+
+apr_kernel_info Session::kernel(uint32_t index) const {
+  if (index >= explained_.size()) throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, explained_.size());
+  const Explained& e = explained_[index];
+  return {sizeof(apr_kernel_info), e.stage.c_str(),  e.weight.c_str(), e.format.c_str(), e.layout.c_str(),
+          e.kernel.c_str(),        e.config.c_str(), e.reason.c_str(), e.bytes,          e.microseconds};
+}
+
+}  // namespace apr::cuda

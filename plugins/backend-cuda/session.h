@@ -1,0 +1,163 @@
+// A loaded plan: programs bound to memory, kernels and graphs. After load a step chooses nothing and compiles nothing.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "apr/backend.h"
+#include "core/kernel_cache/kernel_cache.h"
+#include "plugins/backend-cuda/bind.h"
+#include "plugins/backend-cuda/device.h"
+#include "plugins/backend-cuda/templates.h"
+#include "plugins/backend-cuda/weights.h"
+
+namespace apr::cuda {
+
+// What a device was opened with.
+struct Settings {
+  std::string data_dir;            // "": found relative to this library
+  std::string cache_folder;        // "": memory only
+  uint64_t cache_bytes = kDefaultCacheBytes;
+  bool no_graph = false;           // decode steps launch kernels one by one
+  bool no_fusion = false;          // one kernel per plan operation
+  bool time_kernels = false;       // measure every kernel of every step: slower, never with a graph
+  unsigned threads = 0;            // 0 = usable CPUs
+};
+
+using LogFn = std::function<void(int level, const std::string& message)>;
+
+struct Device {
+  Device(uint32_t index, Settings settings, LogFn log);
+
+  Gpu gpu;
+  Settings settings;
+  LogFn log;
+  Registry registry;
+  const Nvrtc* nvrtc;  // null: none, and nvrtc_reason says why
+  std::string nvrtc_reason;
+  Target target;
+  std::unique_ptr<KernelCache> cache;
+  ThreadPool threads;
+
+  // Compiles kernels from their specs; one per entry of sources, in order.
+  std::vector<KernelImage> build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
+                                 JitReport& report);
+  double measure_bandwidth();
+};
+
+class Session {
+ public:
+  Session(Device& device, const apr_plan& plan, const apr_load_options& options);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  ~Session();
+
+  void step(const apr_batch& batch, apr_step_output& output);
+  void tap(apr_tap_fn fn, void* user);
+  apr_session_info info() const;
+  uint32_t kernels() const { return static_cast<uint32_t>(explained_.size()); }
+  apr_kernel_info kernel(uint32_t index) const;
+  Device& device() const { return device_; }
+
+ private:
+  struct Launch {
+    const Kernel* kernel;
+    Args args;
+    std::vector<size_t> explained;  // entries of explained_
+    struct Tap {
+      std::string stage;
+      CUdeviceptr data;
+      uint32_t width;
+    };
+    std::vector<Tap> taps;  // materialised values that it writes
+  };
+  struct Bound {
+    Program program;
+    std::vector<BoundBuffer> buffers;
+    std::vector<Launch> launches;
+    uint32_t rows = 0;           // that its buffers have room for
+    StateLayout state_layout{0};
+    uint64_t state = 0;          // offset of its state in states_ and host_states_
+  };
+  struct Explained {
+    std::string stage, weight, format, layout, kernel, config, reason;
+    uint64_t bytes = 0;
+    double microseconds = 0;
+  };
+  struct Choice {
+    KernelConfig config;
+    Specialised source;
+    std::string key;
+    size_t kernel;  // index in kernels_
+  };
+
+  // load.cpp
+  void make_programs();
+  void choose_all();
+  void build_and_upload(const apr_load_options& options);
+  void allocate();
+  std::unique_ptr<Choice> choose_step(Step& step, bool fix_layouts);
+  void bind_program(Bound& bound, CUdeviceptr arena, const std::vector<std::unique_ptr<Choice>>& choices);
+  void bind_gathers();
+  void measure_weight_ranges();
+  void explain(Bound& bound, size_t step, const Choice& choice, Launch& launch);
+  void warm_up();
+  void capture();
+
+  // session.cpp
+  void check(const apr_batch& batch) const;
+  size_t pick(const std::vector<Bound>& bounds, uint32_t rows) const;
+  void run(const Bound& bound, uint32_t rows, bool after_kernel);
+  void launch_timed(const Bound& bound, uint32_t rows);
+  void report(const Launch& launch, uint32_t rows);
+  void write_body_state(const Bound& body, const apr_batch& batch);
+  void write_head_state(const Bound& head, const int32_t* rows, uint32_t n);
+  void copy_state(const Bound& bound);
+  void copy_results(uint32_t rows, bool logits);
+  void decode(const apr_batch& batch, bool wanted, const apr_step_output& output);
+  void decode_work(bool wanted, bool logits);
+  void many(const apr_batch& batch, const std::vector<int32_t>& wanted, const apr_step_output& output);
+
+  Device& device_;
+  const Gpu& gpu_;
+  const apr_plan& plan_;
+  uint32_t n_ctx_, n_sequences_, n_batch_;
+  bool precise_;
+
+  std::vector<Bound> bodies_, heads_;  // by m ascending, the one for any number last
+  std::vector<int32_t> crossing_;      // values from body to head
+  std::vector<std::vector<std::unique_ptr<Choice>>> choices_;  // per program (bodies, then heads), per step
+  std::vector<std::unique_ptr<Choice>> gathers_;  // per crossing value
+  std::vector<std::unique_ptr<Choice>> ranges_;   // per weight of the plan; null where no tensor core eats it as f16
+  std::vector<Kernel> kernels_;
+  std::vector<DeviceMemory> scratch_;  // per kernel
+  std::vector<const apr_layout*> layouts_;  // per weight of the plan
+
+  DeviceWeights weights_;
+  DeviceVectors vectors_;
+  std::vector<float> weight_scales_;
+  DeviceMemory kv_memory_, body_arena_, head_arena_, inlets_, outlets_, logits_, tokens_, states_;
+  std::vector<KvCache> caches_;
+  std::vector<Launch> gather_launches_;  // of body b, head h, crossing value v: at (b * heads + h) * values + v
+  std::vector<CUdeviceptr> inlet_of_, outlet_of_;  // per crossing value
+  PinnedMemory host_states_, host_logits_, host_tokens_;
+
+  // What a decode step leaves behind decides which graph it is.
+  enum class Leaves { Nothing, Argmax, Logits };
+  static constexpr size_t kGraphs = 3;
+  CUgraphExec graphs_[kGraphs] = {};
+
+  std::vector<uint32_t> stored_;  // positions in the cache of each sequence
+  std::vector<Explained> explained_;
+  apr_tap_fn tap_ = nullptr;
+  void* tap_user_ = nullptr;
+  std::string broken_;  // a failure of the GPU after which nothing is certain
+
+  apr_session_info info_{};
+  bool loaded_ = false;
+  // Choices by type or shape, and kernels made; the difference since the end of load is what info() reports.
+  uint64_t dispatches_ = 0, kernels_made_ = 0, dispatches_at_load_ = 0, kernels_made_at_load_ = 0;
+};
+
+}  // namespace apr::cuda

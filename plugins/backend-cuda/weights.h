@@ -1,0 +1,46 @@
+// Weights on the device: taken from the mapped file, laid out as kernels want them by the host's threads, and copied while
+// the next piece is being laid out.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "apr/plan.h"
+#include "core/base/thread_pool.h"
+#include "plugins/backend-cuda/device.h"
+
+namespace apr::cuda {
+
+// Blocks of a codec in one row; the last one of a format of single elements may be part padding (zeros).
+uint64_t blocks_of_row(const apr_weight& weight);
+
+class DeviceWeights {
+ public:
+  DeviceWeights() = default;
+  // layouts[i] belongs to plan.weights[i]; null for weights that no kernel reads. Weights that share data and layout (tied
+  // embeddings) are stored once. progress(done, total) in bytes of the file, on the calling thread.
+  DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
+                const std::function<void(uint64_t done, uint64_t total)>& progress);
+
+  const Weight& operator[](size_t index) const { return weights_[index]; }
+  uint64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  DeviceMemory memory_;
+  std::vector<Weight> weights_;  // as kernels take them
+};
+
+// The plan's float vectors in one allocation.
+class DeviceVectors {
+ public:
+  DeviceVectors() = default;
+  DeviceVectors(const Gpu& gpu, const apr_plan& plan);
+  const float* operator[](int32_t index) const { return index < 0 ? nullptr : vectors_[static_cast<size_t>(index)]; }
+  uint64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  DeviceMemory memory_;
+  std::vector<const float*> vectors_;
+};
+
+}  // namespace apr::cuda
