@@ -147,31 +147,32 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextPiece> pieces,
   std::vector<int32_t> out;
   out.reserve(bytes / 3 + 8);
   if (options.add_bos && vocab_.add_bos) out.push_back(*vocab_.bos);
-  bool first = true;       // nothing or a special token comes before
-  bool stripping = false;  // a token that swallows white space comes before
-  const auto add_special = [&](int32_t id) {
-    out.push_back(id);
-    first = true;
-    stripping = vocab_.rstrip[static_cast<size_t>(id)] != 0;
-  };
+  bool first = true;  // nothing or a special token comes before
   const auto add_text = [&](std::string_view text) {
-    while (stripping && !text.empty() && is_white_space(text.front())) text.remove_prefix(1);
     if (text.empty()) return;
-    stripping = false;
     encode_text(text, first, out);
     first = false;
   };
-  for (const Part& part : parts) {
-    size_t from = 0;
-    while (!user_defined_.empty()) {
-      const SpecialMatcher::Match match = user_defined_.find(part.text, from);
-      if (match.id < 0) break;
-      add_text(std::string_view(part.text).substr(from, match.begin - from));
-      add_special(match.id);
-      from = match.end;
+  // Appends the token; returns where the text after it goes on.
+  const auto add_special = [&](int32_t id, std::string_view text, size_t from) {
+    out.push_back(id);
+    first = true;
+    if (vocab_.rstrip[static_cast<size_t>(id)]) {
+      while (from < text.size() && is_white_space(text[from])) ++from;
     }
-    add_text(std::string_view(part.text).substr(from));
-    if (part.special >= 0) add_special(part.special);
+    return from;
+  };
+  size_t from = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const std::string_view text = parts[i].text;
+    while (!user_defined_.empty()) {
+      const SpecialMatcher::Match match = user_defined_.find(text, from);
+      if (match.id < 0) break;
+      add_text(text.substr(from, match.begin - from));
+      from = add_special(match.id, text, match.end);
+    }
+    add_text(text.substr(from));
+    if (i + 1 < parts.size()) from = add_special(parts[i].special, parts[i + 1].text, 0);
   }
   if (options.add_eos && vocab_.add_eos) out.push_back(*vocab_.eos);
   return out;
