@@ -129,7 +129,11 @@ def golden():
             check(n_int <= 1.2 * peer, f"{name}: NMSE {n_int:.2e} over {1.2 * peer:.2e}")
             check(n_single <= 1.2 * peer, f"{name} --single: NMSE {n_single:.2e} over {1.2 * peer:.2e}")
             check(n_precise <= 1e-5, f"{name} --precise: NMSE {n_precise:.2e} over 1e-5")
-            check(nmse(single, whole) <= max(1e-9, 0.1 * n_int), f"{name}: batch and token by token differ: {nmse(single, whole):.2e}")
+            # With float activations a batch and single tokens agree to rounding. With 8-bit ones a sum that was added up in
+            # another order may round an activation the other way, so they agree as well as each agrees with the truth.
+            both = nmse(logits(model, "--precise", "--single"), precise)
+            check(both <= 1e-10, f"{name} --precise: batch and token by token differ: {both:.2e}")
+            check(nmse(single, whole) <= n_int, f"{name}: batch and token by token differ: {nmse(single, whole):.2e}")
         model = os.path.join(folder, "tiny-Q4_K_M.gguf")
         # Forced formats go through other kernels and give nearly the same logits; a wrong one is refused with the good ones.
         base = logits(model)
@@ -183,10 +187,20 @@ def shipped():
         sys.exit(77)
     with open(os.path.join(models, records[0])) as f:
         golden = json.load(f)
-    text = golden["prompt"]
-    out = json.loads(expect(0, ["run", "-p", text, "-n", str(len(golden["ids"])), "--precise", "--json"]))
-    check(out["prompt_ids"] == golden["prompt_ids"], "the shipped model's prompt has other tokens")
-    check(out["ids"] == golden["ids"], f"greedy text differs:\n  {out['text']}\n  {golden['text']}")
+    for case in golden["cases"]:
+        wanted = case["greedy_ids"]
+        how = ["--chat"] if case["chat"] else []
+        args = ["run", "-p", case["prompt"], "-n", str(len(wanted)), "--json", *how]
+        precise = json.loads(expect(0, [*args, "--precise"]))
+        check(precise["prompt_ids"] == case["ids"], f"{case['prompt']}: other prompt tokens: {precise['prompt_ids']}")
+        # The token that ended the answer is not part of it.
+        answer = wanted[:-1] if precise["finish"] == "end of text" else wanted
+        check(precise["ids"] == answer, f"greedy text differs:\n  {precise['text']}\n  {case['greedy_text']}")
+        # With 8-bit activations a near tie may fall the other way; up to the first one the text is the same.
+        sure = case["first_lead_under_0.1"]
+        rounded = json.loads(expect(0, args))
+        check(rounded["ids"][:sure] == answer[:sure], f"{case['prompt']}: the first {sure} tokens differ: {rounded['text']}")
+    text = golden["cases"][0]["prompt"]
     said = expect(0, ["run", "-p", text, "-n", "8"])
     check(len(said.strip()) > 0 and re.search(r"[a-z]", said), "no text")
     quiet = aprctl("run", "-p", text, "-n", "8", "-q")
