@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 #include <fnmatch.h>
 
+#include <algorithm>
+
 #include <cmath>
 
 #include "core/base/error.h"
@@ -21,6 +23,13 @@ std::string weight_name(Stage stage) { return stage_name(stage) + std::string(kW
 std::string shape_text(const Tensor& tensor) {
   // Slowest first, as [N,K] is written everywhere else.
   return fmt::format("[{}]", fmt::join(tensor.dims.rbegin(), tensor.dims.rend(), ","));
+}
+
+// A large model has hundreds of tensors; some of them tell which are meant.
+std::string first_names(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 8;
+  const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kShown));
+  return fmt::format("{}{}", fmt::join(names.begin(), end, ", "), names.size() > kShown ? ", ..." : "");
 }
 
 }  // namespace
@@ -75,8 +84,7 @@ int32_t PlanBuilder::bind(const Tensor& tensor, std::string_view role, int32_t l
   if (!forced.empty() && forced != own.name) {
     bound.format = &catalog_.format(forced);
     bound.owned = requantize(tensor, own, *bound.format);
-    note(fmt::format("tensor '{}' was re-quantised from {} to {} for this run", printable(tensor.name), own.name,
-                     bound.format->name));
+    forced_[fmt::format("{} to {}", own.name, bound.format->name)].push_back(printable(tensor.name));
   }
   const bool in_place = bound.owned.empty();
   apr_weight& weight = bound.c;
@@ -241,17 +249,21 @@ void PlanBuilder::note(std::string text) {
   plan_->notes_.push_back(std::move(text));
 }
 
+void PlanBuilder::note_forced() {
+  for (const auto& [change, names] : forced_) {
+    note(fmt::format("{} {} re-quantised from {} for this run: {}", names.size(),
+                     names.size() == 1 ? "weight was" : "weights were", change, first_names(names)));
+  }
+}
+
 void PlanBuilder::note_unused() {
-  constexpr size_t kShown = 8;
   std::vector<std::string> unused;
   for (const Tensor& tensor : model_.tensors) {
     if (!used_.contains(tensor.name)) unused.push_back(printable(tensor.name));
   }
   if (unused.empty()) return;
-  const size_t shown = std::min(unused.size(), kShown);
-  note(fmt::format("{} of the file's {} tensors are not used by this architecture: {}{}", unused.size(),
-                   model_.tensors.size(), fmt::join(unused.begin(), unused.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
-                   unused.size() > shown ? ", ..." : ""));
+  note(fmt::format("{} of the file's {} tensors are not used by this architecture: {}", unused.size(), model_.tensors.size(),
+                   first_names(unused)));
 }
 
 std::unique_ptr<Plan> PlanBuilder::finish(uint32_t n_ctx_train, int32_t logits) {
@@ -261,6 +273,7 @@ std::unique_ptr<Plan> PlanBuilder::finish(uint32_t n_ctx_train, int32_t logits) 
                       "like blk.0.attn_q.weight, roles like attn_q",
                       printable(options_.force_qtype[i].pattern), model_.meta.origin());
   }
+  note_forced();
   note_unused();
   Plan& plan = *plan_;
   plan.arch_ = model_.meta.get_string("general.architecture");

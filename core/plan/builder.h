@@ -4,6 +4,7 @@
 // Values, weights and vectors are known by their index in the plan; kNone stands for "there is none".
 #pragma once
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -79,6 +80,7 @@ class PlanBuilder {
   const char* keep(std::string text);
   uint32_t width(int32_t value) const;
   apr_op& append(Stage stage, apr_op_kind kind, uint32_t out_width);
+  void note_forced();
   void note_unused();
 
   const Model& model_;
@@ -87,6 +89,7 @@ class PlanBuilder {
   std::unique_ptr<Plan> plan_;
   std::set<std::string, std::less<>> used_;  // tensors
   std::set<size_t> matched_;                 // indices of options_.force_qtype
+  std::map<std::string, std::vector<std::string>> forced_;  // "q4_k to q8_0": names of the tensors
   uint32_t head_op_ = 0;
 };
 

@@ -72,6 +72,8 @@ TEST_CASE("a broken library is an error that names it, before its code is used")
   CHECK(has(use_error("wrong_major"), "was compiled against ABI 2.0, this program has 1.0; rebuild the plugin"));
   CHECK(has(use_error("newer_minor"), "was compiled against ABI 1.1, newer than this program's 1.0; update apr"));
   CHECK(has(use_error("no_symbol"), "exports no `apr_plugin_entry`"));
+  CHECK(has(use_error("function_entry"), "`apr_plugin_entry` is not data"));
+  CHECK(has(use_error("small_entry"), "`apr_plugin_entry` has 16 bytes, fewer than the"));
   CHECK(has(use_error("short_entry"), "apr_plugin_entry: struct_size is"));
   CHECK(has(use_error("tiny_entry"), "struct_size 8, too small to hold a version"));
   CHECK(has(use_error("short_format"), "format 'sample.f32': struct_size is"));

@@ -1,5 +1,7 @@
 /* A plugin in plain C, right or wrong in one way: each VARIANT_... below is compiled to a library of its own. The format is
  * 32-bit floats under a name of its own. */
+/* Some variants leave it out. */
+#define APR_USED __attribute__((used))
 #define _POSIX_C_SOURCE 200809L /* setenv */
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +66,7 @@ APR_EXPORT apr_status uses_it(void) { return (apr_status)no_library_has_this(); 
 
 static const apr_quant_format kFormat = {
     FORMAT_SIZE, NAME, "floats, for tests", GGUF, ELEMENTS, BYTES, 4, 0, NULL, DEQUANTIZE, validate, kCpu, 1, NULL};
-static const apr_quant_format* const kFormats[] = {&kFormat};
+APR_USED static const apr_quant_format* const kFormats[] = {&kFormat};
 
 #if defined(VARIANT_wrong_major)
 #define MAJOR (APR_ABI_MAJOR + 1)
@@ -84,7 +86,13 @@ static const apr_quant_format* const kFormats[] = {&kFormat};
 #define ENTRY_SIZE sizeof(apr_plugin)
 #endif
 
-#if defined(VARIANT_no_symbol)
+#if defined(VARIANT_function_entry)
+/* The right name for the wrong thing. */
+APR_EXPORT int apr_plugin_entry(void);
+int apr_plugin_entry(void) { return kFormats[0] != NULL; }
+#elif defined(VARIANT_small_entry)
+APR_EXPORT const uint32_t apr_plugin_entry[4] = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, 0};
+#elif defined(VARIANT_no_symbol)
 APR_EXPORT const apr_plugin some_other_symbol = {
     ENTRY_SIZE, MAJOR, MINOR, "sample", "1.2.3", "Apache-2.0", kFormats, 1, NULL, 0};
 #else
