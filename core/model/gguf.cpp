@@ -83,8 +83,7 @@ void check_part(const OpenPart& part, uint64_t number, uint64_t count) {
   if (said_count != count || said_number != number) {
     throw Error(
         "{}: by its name it is part {} of {}, but its metadata says part {} of {}; the file was renamed or "
-        "belongs "
-        "to another model",
+        "belongs to another model",
         meta.origin(), number, count, said_number, said_count);
   }
 }
@@ -130,8 +129,7 @@ Model open_gguf(const std::string& path) {
     if (name && name->count > 1) {
       throw Error(
           "{}: by its name it is part {} of {}, but its metadata has no {}; if a whole file was cut into "
-          "pieces, "
-          "join them with cat",
+          "pieces, join them with cat",
           meta.origin(), name->number, name->count, kGgufSplitCount);
     }
     parts.push_back(std::move(given));
@@ -141,8 +139,7 @@ Model open_gguf(const std::string& path) {
   if (!name) {
     throw Error(
         "{}: it is part {} of {} of a model, but is not named NAME-00001-of-{:05}.gguf, so the other parts "
-        "cannot "
-        "be found; give the parts their names back",
+        "cannot be found; give the parts their names back",
         meta.origin(), meta.get_uint(kGgufSplitNo, kMaxParts) + 1, count, count);
   }
   check_part(given, name->number, name->count);

@@ -22,8 +22,7 @@ uint64_t gguf_packed_bytes(std::string_view where, const std::vector<uint64_t>& 
   if (dims[0] % geometry.block_elements != 0) {
     throw Error(
         "{}: its rows have {} columns, which is not a multiple of {}'s block of {}; the type or the shape "
-        "that "
-        "the file declares is wrong",
+        "that the file declares is wrong",
         where, dims[0], printable(format), geometry.block_elements);
   }
   uint64_t bytes = 0;

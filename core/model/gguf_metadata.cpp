@@ -81,8 +81,7 @@ MetaArray read_array(GgufCursor& cursor, MetaType type, uint64_t count, std::str
     case MetaType::Array:
       throw Error(
           "{}: metadata key '{}' at byte {} is an array of arrays; no known key is one, and this reader does "
-          "not "
-          "take them",
+          "not take them",
           origin, printable(key), cursor.at());
   }
   throw Error("internal error: {} is not a MetaType", static_cast<uint32_t>(type));

@@ -84,8 +84,7 @@ std::vector<Extension> read_extensions(const Metadata& meta) {
   if (names.size() != elements.size() || names.size() != bytes.size() || names.size() > kGgufMaxExtensions) {
     throw Error(
         "{}: {} has {} names, but there are {} block sizes in elements and {} in bytes (at most {} formats "
-        "are "
-        "possible)",
+        "are possible)",
         meta.origin(), kGgufExtensionFormats, names.size(), elements.size(), bytes.size(),
         kGgufMaxExtensions);
   }
@@ -244,8 +243,7 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
     if (one->offset > data_size || tensor.bytes > data_size - one->offset) {
       throw Error(
           "{} runs past the end of the file: the data section begins at byte {} and has {} bytes; the file "
-          "is cut "
-          "short or damaged",
+          "is cut short or damaged",
           describe(), data_start, data_size);
     }
     if (one->offset != expected) {
@@ -254,15 +252,13 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
       if (one->offset < expected) {
         throw Error(
             "{} overlaps tensor '{}' ({} [{}], {} bytes); the type or shape that the file declares for one "
-            "of them "
-            "is wrong",
+            "of them is wrong",
             describe(), printable(before->name), printable(before->format), joined(before->dims),
             before->bytes);
       }
       throw Error(
           "{}: the file leaves {} bytes more before it than tensor '{}' ({} [{}], {} bytes) needs; the type "
-          "or "
-          "shape that the file declares for '{}' is wrong",
+          "or shape that the file declares for '{}' is wrong",
           describe(), one->offset - expected, printable(before->name), printable(before->format),
           joined(before->dims), before->bytes, printable(before->name));
     }
@@ -278,8 +274,7 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> bytes
                                         printable(before->format), joined(before->dims), before->bytes);
     throw Error(
         "{}: {} bytes follow {}; either a type or shape that the file declares is wrong, or something was "
-        "appended "
-        "to the file",
+        "appended to the file",
         origin, data_size - expected, last);
   }
 }

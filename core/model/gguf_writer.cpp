@@ -136,8 +136,7 @@ struct Extensions {
                bytes[index] != tensor.geometry.block_bytes) {
       throw Error(
           "tensor '{}' to be written: format '{}' has blocks of {} elements in {} bytes here, and of {} in "
-          "{} in an "
-          "earlier tensor",
+          "{} in an earlier tensor",
           printable(tensor.name), tensor.format, tensor.geometry.block_elements, tensor.geometry.block_bytes,
           elements[index], bytes[index]);
     }

@@ -24,8 +24,7 @@ const Tensor& Model::require(std::string_view wanted) const {
   if (const Tensor* tensor = find(wanted)) return *tensor;
   throw Error(
       "{}: tensor '{}' is missing among the file's {} tensors; is the file whole, and of the architecture "
-      "that "
-      "it names?",
+      "that it names?",
       meta.origin(), printable(wanted), tensors.size());
 }
 

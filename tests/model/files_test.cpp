@@ -12,6 +12,7 @@
 
 #include "core/base/sha256.h"
 #include "core/model/gguf_parse.h"
+#include "core/model/gguf_writer.h"
 #include "core/model/model.h"
 #include "tests/base/build_kind.h"
 #include "tests/model/read_everything.h"
@@ -32,6 +33,22 @@ apr::Model open_timed(const std::string& path, double& seconds) {
   apr::Model model = apr::open_gguf(path);
   seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return model;
+}
+
+// The writer must make of what was read the very header that another program wrote (but for the version's
+// number).
+void check_header_again(const apr::Model& model) {
+  std::vector<apr::GgufTensor> tensors;
+  for (const apr::Tensor& tensor : model.tensors) {
+    tensors.push_back(apr::gguf_tensor(tensor.name, tensor.qtype, tensor.dims));
+  }
+  auto again = apr::gguf_header(model.meta, tensors);
+  const apr::MappedFile& file = *model.files[0];
+  // A file without tensors may end unpadded.
+  const auto size = std::min<size_t>(again.size(), file.size());
+  CHECK(again.size() - size < 32);
+  std::memcpy(again.data() + 4, file.data() + 4, 4);
+  CHECK(std::memcmp(again.data(), file.data(), size) == 0);
 }
 
 }  // namespace
@@ -65,6 +82,7 @@ TEST_CASE("golden models open, with the shapes that their metadata gives" *
       CHECK(std::isfinite(value));
       CHECK(std::fabs(value) < 100);
     }
+    check_header_again(model);
     CHECK(model.sha256() == apr::sha256_file(path));
     apr_test::read_everything(apr::parse_gguf(model.files[0]->bytes(), path), model.files[0]->bytes());
   }
@@ -88,6 +106,7 @@ TEST_CASE("vocabularies open, each in well under 0.2 s" *
     CHECK(tokens.size() > 1000);
     CHECK(model.meta.get_ints("tokenizer.ggml.token_type").size() == tokens.size());
     CHECK(model.tensors.empty());
+    check_header_again(model);
     MESSAGE(std::filesystem::path(path).filename().string()
             << ": " << tokens.size() << " tokens in " << seconds * 1e3 << " ms");
     if (apr_test::kSpeedCounts) CHECK(seconds < 0.2);

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include <chrono>
 #include <cmath>
@@ -401,6 +402,25 @@ TEST_CASE("a model outlives the moves that a caller makes") {
   apr::Model model = apr::open_gguf(dir.write("m.gguf", two_tensors().bytes()));
   const apr::Model moved = std::move(model);
   CHECK(static_cast<unsigned>(moved.find("a")->data[5]) == 5);
+}
+
+TEST_CASE("opening a model does not touch its weights") {
+  const TempDir dir;
+  RawGguf raw;
+  raw.tensors = {{"big", {1 << 20, 1 << 10}, 0, 0}};  // 4 GiB of f32, which occupy no disk
+  const std::string path = dir.write("big.gguf", raw.header());
+  std::filesystem::resize_file(path, (raw.header().size() + 31) / 32 * 32 + (uint64_t{4} << 30));
+  const auto page_faults = [] {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+  };
+  const long before = page_faults();
+  const apr::Model model = apr::open_gguf(path);
+  const long faults = page_faults() - before;
+  CHECK(model.weight_bytes() == uint64_t{4} << 30);
+  MESSAGE(faults << " page faults");
+  CHECK(faults < 200);  // the 4 GiB are a million pages; a sanitizer's own memory takes some
 }
 
 TEST_CASE("a vocabulary of 150k tokens and 280k merges loads in well under 0.2 s") {
