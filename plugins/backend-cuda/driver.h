@@ -31,7 +31,6 @@ namespace apr::cuda {
   X(cuMemFreeHost, 2000)                  \
   X(cuMemcpyHtoDAsync, 3020)              \
   X(cuMemcpyDtoHAsync, 3020)              \
-  X(cuMemcpyDtoDAsync, 3020)              \
   X(cuMemsetD8Async, 3020)                \
   X(cuStreamCreate, 2000)                 \
   X(cuStreamDestroy, 4000)                \
@@ -49,7 +48,6 @@ namespace apr::cuda {
   X(cuModuleGetGlobal, 3020)              \
   X(cuMemcpyDtoH, 3020)                   \
   X(cuFuncSetAttribute, 9000)             \
-  X(cuFuncGetAttribute, 2020)             \
   X(cuLaunchKernelEx, 11060)              \
   X(cuGraphInstantiateWithFlags, 11040)   \
   X(cuGraphLaunch, 10000)                 \
