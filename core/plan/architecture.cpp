@@ -30,6 +30,9 @@ std::vector<std::string_view> known_architectures() {
 
 std::unique_ptr<Plan> build_plan(const Model& model, Catalog& catalog, const PlanOptions& options) {
   const std::string& wanted = model.meta.get_string("general.architecture");
+  if (model.tensors.empty()) {
+    throw Error("{}: the file has no tensors (a vocabulary alone?), so there is nothing to compute", model.meta.origin());
+  }
   for (const Architecture& each : kArchitectures) {
     if (each.name != wanted) continue;
     PlanBuilder builder(model, catalog, options);

@@ -4,7 +4,6 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-
 #include <cmath>
 
 #include "core/base/error.h"

@@ -15,6 +15,8 @@ constexpr uint64_t kMaxLayers = 8192;
 constexpr uint64_t kMaxWidth = 1 << 24;
 constexpr uint64_t kMaxHeads = 1 << 16;
 constexpr uint64_t kMaxContext = INT32_MAX;  // positions are int32 in the waist
+// Factors outside this range are damage, and their products leave the range of floats.
+constexpr double kMaxFactor = 1e12;
 
 // Keys that would change the computation in ways that no architecture here implements, with the value that means "not
 // used". Any other value is an error: to ignore one is to compute another model.
@@ -56,13 +58,13 @@ class Reader {
   }
   double positive(std::string_view name, double fallback) const {
     const double value = meta_.get_float_or(key(name), fallback);
-    if (!std::isfinite(value) || value <= 0) fail(name, fmt::format("is {}; it must be a positive number", value));
+    if (!(value >= 1 / kMaxFactor && value <= kMaxFactor)) {
+      fail(name, fmt::format("is {}; it must be a positive number ({:g} to {:g})", value, 1 / kMaxFactor, kMaxFactor));
+    }
     return value;
   }
   double not_negative(std::string_view name, double fallback) const {
-    const double value = meta_.get_float_or(key(name), fallback);
-    if (!std::isfinite(value) || value < 0) fail(name, fmt::format("is {}; it must be 0 or a positive number", value));
-    return value;
+    return meta_.get_float_or(key(name), fallback) == 0 ? 0 : positive(name, fallback);
   }
 
   // One number for all layers, or an array with one for each.
@@ -111,6 +113,7 @@ class Reader {
       fail("rope.dimension_count", fmt::format("is {}; it must be even and at most the head size, {}", rope.dims, head_dim));
     }
     rope.freq_base = positive("rope.freq_base", 10000.0);
+    if (rope.freq_base <= 1) fail("rope.freq_base", fmt::format("is {}; it must be greater than 1", rope.freq_base));
     rope.scaling = scaling_type();
     const bool has_factor = meta_.has(key("rope.scaling.factor"));
     rope.factor = has_factor ? not_negative("rope.scaling.factor", 0) : not_negative("rope.scale_linear", 0);

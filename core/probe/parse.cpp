@@ -12,8 +12,8 @@ namespace apr {
 
 namespace {
 
-constexpr std::string_view kFlagValues = "flag: 1, true, on, yes or 0, false, off, no";
-constexpr std::string_view kIsaValues = "one of: portable, avx2, avx512";
+constexpr std::string_view kFlagValues = "1, true, on, yes or 0, false, off, no";
+constexpr std::string_view kIsaValues = "portable, avx2, avx512";
 constexpr std::string_view kPathValues = "a path";
 constexpr std::string_view kPathsValues = "absolute paths, separated by ':'";
 constexpr std::string_view kMapValues = "pattern=format[,pattern=format...], like blk.*.ffn_down.weight=q8_0,attn_v=f16";

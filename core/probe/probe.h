@@ -59,7 +59,7 @@ struct ProbeInfo {
 };
 
 std::span<const ProbeInfo> probe_table();
-// The form of a probe's values: "flag: 1|true|on|yes or 0|false|off|no".
+// The good values in words: "1, true, on, yes or 0, false, off, no".
 std::string_view probe_values(const ProbeInfo& probe);
 
 // Reads a process's environment ("NAME=value" strings, null-terminated). Throws a usage error for a bad value. Names that

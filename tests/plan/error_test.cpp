@@ -16,6 +16,12 @@ TEST_CASE("an unknown architecture is an error that lists the known ones") {
   CHECK(has(sketch.error(), "general.architecture"));
 }
 
+TEST_CASE("a vocabulary alone is no model") {
+  Sketch sketch("qwen2");
+  sketch.model.tensors.clear();
+  CHECK(has(sketch.error(), "sketch.gguf: the file has no tensors"));
+}
+
 TEST_CASE("every required key is missed by name") {
   for (const char* key : {"block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
                           "attention.layer_norm_rms_epsilon"}) {
@@ -162,4 +168,61 @@ TEST_CASE("damaged norms and rope factors") {
   CHECK(has(factors.error(), "tensor 'rope_freqs.weight' holds 0"));
   factors.tensor("rope_freqs.weight", {7});
   CHECK(has(factors.error(), "tensor 'rope_freqs.weight' has shape [7], but the hyper-parameters demand [8]"));
+}
+
+TEST_CASE("any key with any value gives a plan or an error, never more") {
+  const std::vector<MetaValue> values = {uint64_t{0},
+                                         uint64_t{1},
+                                         uint64_t{3},
+                                         uint64_t{4096},
+                                         uint64_t{UINT32_MAX},
+                                         uint64_t{UINT64_MAX},
+                                         int64_t{-1},
+                                         int64_t{INT64_MIN},
+                                         0.0,
+                                         -0.0,
+                                         1e-300,
+                                         1e300,
+                                         -1.5,
+                                         std::nan(""),
+                                         -INFINITY,
+                                         true,
+                                         std::string(),
+                                         std::string("yarn"),
+                                         std::string(100000, '\x1b'),
+                                         MetaArray(std::vector<uint64_t>{}),
+                                         MetaArray(std::vector<int64_t>{1, -1}),
+                                         MetaArray(std::vector<uint64_t>{UINT64_MAX, 2}),
+                                         MetaArray(std::vector<double>{1, 2}),
+                                         MetaArray(std::vector<std::string>{"a", "b"})};
+  for (const char* arch : {"llama", "mistral3", "qwen3"}) {
+    for (const char* key :
+         {"block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
+          "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
+          "attention.sliding_window", "attention.temperature_scale", "vocab_size", "rope.dimension_count", "rope.freq_base",
+          "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
+          "rope.scaling.attn_factor", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_beta_fast",
+          "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier", "expert_count", "logit_scale"}) {
+      for (const MetaValue& value : values) {
+        for (const bool yarn : {false, true}) {
+          Sketch sketch(arch);
+          if (yarn) {
+            sketch.set("rope.scaling.type", std::string("yarn"));
+            sketch.set("rope.scaling.factor", 2.0);
+          }
+          sketch.set(key, value);
+          CAPTURE(key);
+          const std::string message = sketch.error();
+          CHECK_FALSE(has(message, "\x1b"));
+          CHECK(message.size() < 1000);
+          if (!message.empty()) continue;
+          // What is accepted is finite.
+          const auto plan = sketch.plan();
+          for (uint32_t i = 0; i < plan->c().n_ops; ++i) CHECK(std::isfinite(plan->c().ops[i]->scale));
+          const apr_vector& table = *plan->c().vectors[op_of(*plan, "blk.0.attn_q_rope").vector[0]];
+          for (uint64_t i = 0; i < table.n; ++i) CHECK(std::isfinite(table.data[i]));
+        }
+      }
+    }
+  }
 }

@@ -81,8 +81,8 @@ TEST_CASE("one convention for flags") {
 TEST_CASE("every type of value") {
   CHECK(read({"APR_CPU_ISA=avx2"}).probes.cpu_isa == APR_ISA_AVX2);
   CHECK(read({"APR_CPU_ISA=Portable"}).probes.cpu_isa == APR_ISA_PORTABLE);
-  CHECK(has(error_of("APR_CPU_ISA=sse"), "good values are one of: portable, avx2, avx512"));
-  CHECK(has(error_of("APR_CPU_ISA="), "good values are one of"));
+  CHECK(has(error_of("APR_CPU_ISA=sse"), "good values are portable, avx2, avx512"));
+  CHECK(has(error_of("APR_CPU_ISA="), "good values are portable"));
 
   const Probes paths = read({"APR_PLUGIN_PATH=/a:/b/c:"}).probes;
   CHECK(paths.plugin_path == std::vector<std::filesystem::path>{"/a", "/b/c"});
