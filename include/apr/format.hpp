@@ -272,9 +272,21 @@ struct Format {
     else if constexpr (requires { Override::unpack_int; } || requires { Override::unpack_float; })
       set.origin = "derived, hand-written unpack";
 
-    constexpr auto unpack_float = [] {
+    constexpr cpu::portable::UnpackInt unpack_int = [] {
+      if constexpr (!Codec::kInteger) {
+        return nullptr;
+      } else if constexpr (requires { Override::unpack_int; }) {
+        return Override::unpack_int;
+      } else {
+        return Derived::template kUnpackInt<Codec>;
+      }
+    }();
+    set.unpack_int = unpack_int;
+    constexpr cpu::portable::UnpackFloat unpack_float = [] {
       if constexpr (requires { Override::unpack_float; }) {
         return Override::unpack_float;
+      } else if constexpr (Codec::kInteger) {
+        return Derived::template kUnpackScaled<Codec, unpack_int>;
       } else {
         return Derived::template kUnpackFloat<Codec, kElements>;
       }
@@ -285,20 +297,10 @@ struct Format {
     } else {
       set.gemv_float = Derived::template kGemvFloat<Codec, unpack_float>;
     }
-    if constexpr (Codec::kInteger) {
-      constexpr auto unpack_int = [] {
-        if constexpr (requires { Override::unpack_int; }) {
-          return Override::unpack_int;
-        } else {
-          return Derived::template kUnpackInt<Codec>;
-        }
-      }();
-      set.unpack_int = unpack_int;
-      if constexpr (requires { Override::gemv_int; }) {
-        set.gemv_int = Override::gemv_int;
-      } else {
-        set.gemv_int = Derived::template kGemvInt<Codec, unpack_int>;
-      }
+    if constexpr (requires { Override::gemv_int; }) {
+      set.gemv_int = Override::gemv_int;
+    } else if constexpr (Codec::kInteger) {
+      set.gemv_int = Derived::template kGemvInt<Codec, unpack_int>;
     }
     return set;
   }

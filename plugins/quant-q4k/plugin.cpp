@@ -2,6 +2,7 @@
 #include "apr/format.hpp"
 #include "apr/quantize.hpp"
 #include "codec.h"
+#include "cpu.hpp"
 
 APR_EMBED_TEXT(codec_text, "codec.h");
 
@@ -14,6 +15,17 @@ struct Q4K {
   static constexpr const char* kCppType = "apr::Q4K";
   static constexpr const char* kSource = codec_text;
   static constexpr int kGgufType = 12;
+
+#if APR_HAS_X86_KERNELS
+  struct Avx2 {
+    static constexpr auto unpack_int = &q4k_avx2::unpack_int;
+    static constexpr auto gemv_int = &apr::cpu::avx2::gemv_by<q4k_avx2::Gemv>;
+  };
+  struct Avx512 {
+    static constexpr auto unpack_int = &q4k_avx512::unpack_int;
+    static constexpr auto gemv_int = &apr::cpu::avx512::gemv_by<q4k_avx512::Gemv>;
+  };
+#endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     const auto fit = apr::fit::superblock_affine<8, 32>(x, weight, 63.0f, 63.0f, 15.0f);

@@ -20,24 +20,23 @@ APR_FN float hsum(__m256 v) {
 
 APR_FN float total(const Sum& sum) { return hsum(sum.lanes); }
 
-// Exact dot products of 32 int8 pairs, four columns to a lane. Widened to 16 bits: maddubs would add two products there, and
-// 2 * 128 * 127 saturates.
-APR_FN __m256i dot_i8(__m256i w, __m256i x) {
-  const __m256i w0 = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(w));
-  const __m256i w1 = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(w, 1));
-  const __m256i x0 = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(x));
-  const __m256i x1 = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(x, 1));
-  // Two columns to a lane; hadd brings columns 0..15 and 16..31 into lanes {0,1,4,5} and {2,3,6,7}.
-  return _mm256_permute4x64_epi64(_mm256_hadd_epi32(_mm256_madd_epi16(w0, x0), _mm256_madd_epi16(w1, x1)), 0xd8);
+// Exact dot products of 32 unsigned and signed bytes, four columns to a lane. maddubs adds two products in 16 bits, so
+// w <= 128 and |x| <= 127: 2 * 128 * 127 just fits.
+APR_FN __m256i dot_u8(__m256i w, __m256i x) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
 }
+
+// The same for signed weights: |w| by x with w's sign. x is never -128, so its negation fits.
+APR_FN __m256i dot_i8(__m256i w, __m256i x) { return dot_u8(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w)); }
+
+APR_FN __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+APR_FN __m128i load16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
 template <int kGroup, bool kOffset>
 APR_FN void dot_int(Sum& sum, const int8_t* w, const float* scale, const float* offset, const int8_t* x,
                     const float* xscale, const float* xsum, int blocks) {
   for (int b = 0; b < blocks; ++b) {
-    const __m256i wv = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * b));
-    const __m256i xv = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 32 * b));
-    const __m256 dots = _mm256_cvtepi32_ps(dot_i8(wv, xv));
+    const __m256 dots = _mm256_cvtepi32_ps(dot_i8(load32(w + 32 * b), load32(x + 32 * b)));
     __m256 s;
     if constexpr (kGroup == 16) {
       s = _mm256_set_m128(_mm_set1_ps(scale[2 * b + 1]), _mm_set1_ps(scale[2 * b]));
@@ -76,6 +75,45 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
   for (; k < columns; k += 4) {
     const __m128 p = _mm_mul_ps(_mm_loadu_ps(w + k), _mm_loadu_ps(x + k));
     sum.lanes = _mm256_add_ps(sum.lanes, _mm256_set_m128(_mm_setzero_ps(), p));
+  }
+}
+
+// ---- tools for hand-written kernels ---------------------------------------------------------------------------------------
+
+// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
+// and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page.
+template <class Kernel, int kM>
+APR_FN void gemv_rows(const apr_cpu_gemv& a) {
+  constexpr uint64_t kAhead = 2048;
+  for (uint64_t n = 0; n < a.n; ++n) {
+    const uint8_t* block = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
+    __m256 sum[kM];
+    for (int m = 0; m < kM; ++m) sum[m] = _mm256_setzero_ps();
+    uint64_t k = 0;
+    for (; k + Kernel::kColumns <= a.k; k += Kernel::kColumns, block += Kernel::kBytes) {
+      for (int i = 0; i < Kernel::kBytes; i += 64) _mm_prefetch(block + kAhead + i, _MM_HINT_T0);
+      Kernel::template step<kM>(block, k, a, sum);
+    }
+    if (k < a.k) Kernel::template last<kM>(block, k, a, sum);
+    for (int m = 0; m < kM; ++m) a.y[m * a.y_stride + n] = hsum(sum[m]);
+  }
+}
+template <class Kernel>
+void gemv_by(const apr_cpu_gemv* a) {
+  if (a->m == 1) return gemv_rows<Kernel, 1>(*a);
+  if (a->m == 2) return gemv_rows<Kernel, 2>(*a);
+  if (a->m == 3) return gemv_rows<Kernel, 3>(*a);
+  gemv_rows<Kernel, 4>(*a);
+}
+
+// q * scale + offset per group of columns, the bits of chunk_value. columns is a multiple of 16.
+template <int kGroup, bool kOffset>
+APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
+  for (int k = 0; k < columns; k += 8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + k));
+    __m256 value = _mm256_mul_ps(_mm256_set1_ps(scale[k / kGroup]), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+    if constexpr (kOffset) value = _mm256_add_ps(value, _mm256_set1_ps(offset[k / kGroup]));
+    _mm256_storeu_ps(w + k, value);
   }
 }
 

@@ -101,6 +101,79 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
   }
 }
 
+// ---- tools for hand-written kernels ---------------------------------------------------------------------------------------
+
+APR_FN __m128i load16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+APR_FN __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+APR_FN __m512i load64(const void* p) { return _mm512_loadu_si512(p); }
+// The same 32 bytes in both halves: the load does it, no shuffle.
+APR_FN __m512i load32_twice(const void* p) { return _mm512_broadcast_i64x4(load32(p)); }
+APR_FN __m512i load16_four_times(const void* p) { return _mm512_broadcast_i32x4(load16(p)); }
+
+// One half at p, in all lanes.
+APR_FN __m512 load_half(const uint8_t* p) {
+  uint16_t h;
+  __builtin_memcpy(&h, p, 2);
+  return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+
+// Four dot products of 64 columns each (four columns to a lane, each of at most 15 bits and in pairs of at most 16) to one
+// vector of 16 sums of 16 columns, in "quarter order": lane 4 L + i holds columns 64 i + 16 L .. + 16. Packing to 16 bits and
+// adding pairs by vpmaddwd halves the lanes in two operations; shuffles and additions would take three, twice.
+// pair_factor: what the last step multiplies the two 8-column sums of each lane with (int16).
+APR_FN __m512i quarter_sums(__m512i z0, __m512i z1, __m512i z2, __m512i z3, __m512i pair_factor) {
+  const __m512i ones = _mm512_set1_epi16(1);
+  const __m512i a = _mm512_madd_epi16(_mm512_packs_epi32(z0, z1), ones);
+  const __m512i b = _mm512_madd_epi16(_mm512_packs_epi32(z2, z3), ones);
+  return _mm512_madd_epi16(_mm512_packs_epi32(a, b), pair_factor);
+}
+// Eight values, one per 32 columns, to quarter order.
+APR_FN __m512 to_quarter_order(__m256 v) {
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6, 1, 3, 5, 7, 1, 3, 5, 7), _mm512_castps256_ps512(v));
+}
+// Eight values, one per 32 columns, to one per 16.
+APR_FN __m512 repeat_pairs(__m256 v) {
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), _mm512_castps256_ps512(v));
+}
+
+// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
+// and what is left over at the row's end by Kernel::last. How far ahead to prefetch is measured: the hardware's own prefetcher
+// stops at each 4 KiB page.
+template <class Kernel, int kM>
+APR_FN void gemv_rows(const apr_cpu_gemv& a) {
+  constexpr uint64_t kAhead = 2048;
+  for (uint64_t n = 0; n < a.n; ++n) {
+    const uint8_t* block = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
+    __m512 sum[kM];
+    for (int m = 0; m < kM; ++m) sum[m] = _mm512_setzero_ps();
+    uint64_t k = 0;
+    for (; k + Kernel::kColumns <= a.k; k += Kernel::kColumns, block += Kernel::kBytes) {
+      for (int i = 0; i < Kernel::kBytes; i += 64) _mm_prefetch(block + kAhead + i, _MM_HINT_T0);
+      Kernel::template step<kM>(block, k, a, sum);
+    }
+    if (k < a.k) Kernel::template last<kM>(block, k, a, sum);
+    for (int m = 0; m < kM; ++m) a.y[m * a.y_stride + n] = hsum(sum[m]);
+  }
+}
+template <class Kernel>
+void gemv_by(const apr_cpu_gemv* a) {
+  if (a->m == 1) return gemv_rows<Kernel, 1>(*a);
+  if (a->m == 2) return gemv_rows<Kernel, 2>(*a);
+  if (a->m == 3) return gemv_rows<Kernel, 3>(*a);
+  gemv_rows<Kernel, 4>(*a);
+}
+
+// q * scale + offset per group of columns, the bits of chunk_value. columns is a multiple of 16.
+template <int kGroup, bool kOffset>
+APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
+  for (int k = 0; k < columns; k += 16) {
+    const __m512 v = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + k))));
+    __m512 value = _mm512_mul_ps(_mm512_set1_ps(scale[k / kGroup]), v);
+    if constexpr (kOffset) value = _mm512_add_ps(value, _mm512_set1_ps(offset[k / kGroup]));
+    _mm512_storeu_ps(w + k, value);
+  }
+}
+
 #include "apr/cpu/derived.inl"
 
 }  // namespace apr::cpu::avx512

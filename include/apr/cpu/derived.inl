@@ -2,8 +2,9 @@
 // namespace and instruction-set region, after they have defined the primitives that it uses:
 //   struct Sum                                       lanes of one dot product
 //   float total(const Sum&)
-//   void dot_int<kGroup16, kOffset>(Sum&, w, scale, offset, x, xscale, xsum, blocks of 32 columns)
+//   void dot_int<kGroup, kOffset>(Sum&, w, scale, offset, x, xscale, xsum, blocks of 32 columns)
 //   void dot_float(Sum&, w, x, columns)              columns is a multiple of 4
+//   void scale_to_float<kGroup, kOffset>(q, scale, offset, columns, w)
 // So the decoding is written once, in the codec, and each instruction set only says how to multiply and add.
 
 // Columns that are unpacked before they are multiplied: they stay in L1 between the two, for all m tokens.
@@ -51,6 +52,11 @@ APR_FN void block_to_float(const uint8_t* block, float* w) {
   }
 }
 
+using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
+using QuantizeBlock = void (*)(const float* x, const float* weight, uint8_t* block);
+using Gemv = void (*)(const apr_cpu_gemv* args);
+using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
+
 // kElements: columns of one block in a file. Formats of single elements (kElements < kBlock) may start and end inside a codec
 // block; the last, partial one is decoded from a padded copy.
 template <class Codec, int kElements>
@@ -70,10 +76,18 @@ void unpack_float(const void* row, uint64_t k0, uint64_t cols, float* w) {
   }
 }
 
-using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
-using QuantizeBlock = void (*)(const float* x, const float* weight, uint8_t* block);
-using Gemv = void (*)(const apr_cpu_gemv* args);
-using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
+// An integer codec's floats by way of its integers: one multiplication per column instead of one decoding.
+template <class Codec, UnpackInt kUnpack>
+void unpack_scaled(const void* row, uint64_t k0, uint64_t cols, float* w) {
+  constexpr int kGroups = kStep<Codec> / Codec::kGroup;
+  alignas(64) int8_t q[kStep<Codec>];
+  float scale[kGroups], offset[kGroups];
+  for (uint64_t k = 0; k < cols; k += kStep<Codec>) {
+    const uint64_t step = cols - k < uint64_t{kStep<Codec>} ? cols - k : uint64_t{kStep<Codec>};
+    kUnpack(row, k0 + k, step, q, scale, offset);
+    scale_to_float<Codec::kGroup, Codec::kOffset>(q, scale, offset, static_cast<int>(step), w + k);
+  }
+}
 
 template <class Codec, UnpackInt kUnpack, int kM>
 void gemv_int_m(const apr_cpu_gemv& a) {
@@ -157,6 +171,8 @@ struct Derived {
   static constexpr UnpackInt kUnpackInt = &unpack_int<Codec>;
   template <class Codec, int kElements>
   static constexpr UnpackFloat kUnpackFloat = &unpack_float<Codec, kElements>;
+  template <class Codec, UnpackInt kUnpack>
+  static constexpr UnpackFloat kUnpackScaled = &unpack_scaled<Codec, kUnpack>;
   template <class Codec, UnpackInt kUnpack>
   static constexpr Gemv kGemvInt = &gemv_int<Codec, kUnpack>;
   template <class Codec, UnpackFloat kUnpack>

@@ -41,6 +41,14 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
   for (int k = columns / 8 * 8; k < columns; ++k) sum.lane[k % 8] += w[k] * x[k];
 }
 
+template <int kGroup, bool kOffset>
+APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
+  for (int k = 0; k < columns; ++k) {
+    w[k] = mul(scale[k / kGroup], static_cast<float>(q[k]));
+    if constexpr (kOffset) w[k] = add(w[k], offset[k / kGroup]);
+  }
+}
+
 #include "apr/cpu/derived.inl"
 
 }  // namespace apr::cpu::portable
