@@ -2,7 +2,6 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +13,7 @@
 #include "core/model/gguf_parse.h"
 #include "core/model/gguf_writer.h"
 #include "core/model/model.h"
-#include "tests/base/build_kind.h"
+#include "tests/base/timing.h"
 #include "tests/model/read_everything.h"
 
 namespace {
@@ -29,9 +28,9 @@ std::vector<std::string> gguf_files(const char* variable) {
 }
 
 apr::Model open_timed(const std::string& path, double& seconds) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = apr_test::cpu_seconds();
   apr::Model model = apr::open_gguf(path);
-  seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  seconds = apr_test::cpu_seconds() - start;
   return model;
 }
 

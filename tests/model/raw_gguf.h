@@ -91,6 +91,14 @@ struct RawGguf {
   }
 };
 
+// Two tensors: 64 x 3 f32 (768 bytes) and 256 x 2 q4_k (288 bytes).
+inline RawGguf two_tensors() {
+  RawGguf raw;
+  raw.tensors = {{"a", {64, 3}, 0, 0}, {"b.weight", {256, 2}, 12, 768}};
+  raw.data_bytes = 768 + 288;
+  return raw;
+}
+
 inline std::span<const std::byte> as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
