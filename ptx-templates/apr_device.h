@@ -49,6 +49,22 @@ APR_DEV void pdl_launch() {
 #endif
 }
 
+// ---- where time goes: with APR_TRACE, nanoseconds at numbered points of each CTA (tools/gpu/trace.py reads them) ----------
+
+#if defined(APR_TRACE)
+extern "C" __device__ unsigned long long apr_trace[1024][8] = {};
+#define APR_MARK(point)                                                            \
+  do {                                                                             \
+    if (threadIdx.x == 0) {                                                        \
+      unsigned long long now_;                                                     \
+      asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now_)::"memory");            \
+      apr_trace[(blockIdx.y * gridDim.x + blockIdx.x) % 1024][point] = now_;       \
+    }                                                                              \
+  } while (0)
+#else
+#define APR_MARK(point)
+#endif
+
 // ---- warps -------------------------------------------------------------------------------------------------------------
 
 // Sum over aligned groups of kLanes lanes; every lane of the group has the result.
@@ -107,6 +123,24 @@ APR_DEV void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
 template <int kPending>
 APR_DEV void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// ---- clusters (sm_90) --------------------------------------------------------------------------------------------------
+
+APR_DEV void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// A float of another CTA's shared memory, at the address where it is in one's own.
+APR_DEV float load_cluster(uint32_t shared, uint32_t rank) {
+  float v = 0.0f;
+#if __CUDA_ARCH__ >= 900
+  uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(there) : "memory");
+#endif
+  return v;
 }
 
 // ---- tensor cores ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@
 //   embed, weight_range   kK, kSegments = 1, Segment0, Segments; weight_range uses Segment0::kN
 //   rms_norm   kM (0 = run time), kK (columns of one norm), kGroups (norms side by side in a row), kOutput
 //   convert    kK, kOutput
-//   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kWindow (0 = none), kFused
+//   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kWindow (0 = none), kFused;
+//              attention for a few tokens: kOutput (float or int8; left out: float)
 //   convert    also kSwiglu (bool)
 //   swiglu, add, gather   kK (width)
 //   argmax, top_k         kN (width), kTopK
@@ -48,6 +49,14 @@ enum Output : int {  // of rms_norm and convert, and of a linear with kEpilogueS
 };
 
 enum RopeKind : int { kRopeNone = 0, kRopeAdjacent = 1, kRopeHalves = 2 };  // as apr_rope_kind
+
+// Constants that a prelude may leave out: what it declares itself hides these.
+namespace spec_defaults {
+constexpr int kOutput = kOutputFloat;
+}
+namespace spec {
+using namespace spec_defaults;
+}
 
 template <typename... S>
 struct SegmentList;  // the prelude's `Segments`
@@ -95,11 +104,14 @@ struct Weight {
   const uint8_t* plane[4];  // [kN][kK / block][plane_bytes]; 256-byte aligned
 };
 
-// Activations in 8 bits: x[m][j] ~= scale[m][j / 32] * q[m][j]. Kp = kK rounded up to 32, padded with zeros.
+// Activations in 8 bits: x[m][j] ~= scale[m][j / 16] * q[m][j]. Kp = kK rounded up to 32, padded with zeros. Blocks are half
+// as long as the CPU's: a kernel that makes results 16 at a time can quantise them, which spreads them better over
+// multiprocessors (8,960 results are 4.2 blocks of 16 for each of 132, but 2.1 of 32), and the error is smaller.
+constexpr int kActBlock = 16;
 struct ActInt8 {
   int8_t* q;     // [M][Kp]
-  float* scale;  // [M][Kp / 32]: amax / 127
-  float* sum;    // [M][Kp / 16]: scale * (sum of q over 16 columns)
+  float* scale;  // [M][Kp / kActBlock]: amax / 127
+  float* sum;    // [M][Kp / kActBlock]: scale * (sum of q)
 };
 
 // Activations for tensor cores: x[m][j] ~= scale[m] * (term[0][m][j] + term[1][m][j]); term[1] is null for one term.
@@ -126,7 +138,7 @@ struct LinearArgs {
   float w_scale[kMaxSegments];      // GEMM, f16: power of two that W is multiplied with, so that its largest magnitude is
                                     // below 2^15 (weight_range measures it); 16 serves weights of ordinary size.
                                     // A SwiGLU pair uses w_scale[0] for both
-  ActInt8 yq;            // kOutputInt8 (SwiGLU of the GEMV): the result, quantised for the next linear
+  ActInt8 yq;            // kOutputInt8 (gemv_int with kEpilogueSwiglu): the result, quantised for the next linear, instead of y
   float eps;
 };
 
@@ -200,6 +212,7 @@ struct AttentionArgs {
   float* q_out;              // [M][kHeads * kHeadDim]: rope, rope_kv
   float* out;                // [M][out_stride]: attention
   void* scratch;             // LaunchShape::scratch_bytes
+  ActInt8 outq;              // kOutputInt8: the result, quantised for the next linear, instead of out
 };
 
 struct ArgmaxArgs {

@@ -13,6 +13,7 @@ tiles = { values = [1, 2], default = 1, meaning = "tiles of 16 positions that a 
 least = { values = [128, 256, 512, 1024], default = 256, meaning = "positions below which the context is not split further" }
 terms = { values = [1, 2], default = 2, meaning = "f16 terms of q and p: 2 = as exact as the cache" }
 */
+#include "tile_activation.h"
 #include "tile_attention.h"
 #include "tile_rope.h"
 
@@ -22,9 +23,11 @@ constexpr int kSide = ceil_div(kGroup, 8);              // CTAs that share a KV 
 constexpr int kThreads = warps * kWarp;
 constexpr int kSplits = max_of(1, kSms / (kKvHeads * kSide));
 constexpr int kRound = warps * tiles * 16;              // positions that a CTA takes at once
-constexpr int kPartial = kHeadDim + 2;                  // output, largest, total
+constexpr bool kAhead = tiles * kHeadDim <= 128;        // registers hold two rounds
+constexpr int kPartial = kHeadDim + 2;                  // floats of a split: output, largest, total
 constexpr int kCounters = round_up(kM * kKvHeads * kSide, 64);
 static_assert(kHeads % kKvHeads == 0, "query heads are a multiple of KV heads");
+static_assert(kOutput == kOutputFloat || (kOutput == kOutputInt8 && kGroup * kHeadDim % 32 == 0), "int8 output needs whole blocks of 32 in a KV head");
 static_assert(!kFused || kM == 1, "the fused form serves one token: rows of one sequence would wait for each other's k and v");
 
 struct Shared {
@@ -32,6 +35,7 @@ struct Shared {
   uint16_t k[kHeadDim], v[kHeadDim];  // of the new position, as stored
   float largest[warps][8], total[warps][8];
   float o[warps][8][kHeadDim];
+  float weight[8][kSplits];
   int last;
 };
 }  // namespace apr::spec
@@ -46,6 +50,7 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   using Warp = AttentionWarp<kHeadDim, 1, terms>;
   extern __shared__ __align__(16) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  APR_MARK(0);
   const int row = blockIdx.z, kv_head = blockIdx.x / kSide, side = blockIdx.x % kSide;
   const int first_head = kv_head * kGroup + 8 * side, heads = min(8, kGroup - 8 * side);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -88,8 +93,12 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       Warp::fetch_v(v[i], mine + 16 * i, load_old(args.v_cache + cache));
     }
   }
+  RopeAngles<kRopeKind, kRopeDims> angles;
+  if constexpr (kFused) angles.set(args.inv_freq, position);
+  APR_MARK(1);
   pdl_wait();
   pdl_launch();
+  APR_MARK(2);
 
   const float to_log2 = args.scale * 1.44269504088896340736f;
   const bool owns_new = kFused && split == splits - 1;
@@ -102,15 +111,15 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       const float* q = args.q + static_cast<uint64_t>(row) * args.q_stride + (first_head + work) * kHeadDim;
       const auto put = [&](int d, float value) { shared.q[work][d] = value * to_log2; };
       if constexpr (kFused) {
-        prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(q, args.q_norm, args.eps, args.inv_freq, args.rope_scale, position, put);
+        prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(q, args.q_norm, args.eps, angles, args.rope_scale, put);
       } else {
         for (int d = lane; d < kHeadDim; d += kWarp) put(d, q[d]);
       }
     } else if (work == 8) {
       uint16_t* out = args.k_cache + cache + static_cast<uint64_t>(position) * kHeadDim;
       prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(
-          args.k + static_cast<uint64_t>(row) * args.k_stride + kv_head * kHeadDim, args.k_norm, args.eps, args.inv_freq,
-          args.rope_scale, position, [&](int d, float value) {
+          args.k + static_cast<uint64_t>(row) * args.k_stride + kv_head * kHeadDim, args.k_norm, args.eps, angles,
+          args.rope_scale, [&](int d, float value) {
             const uint16_t half = to_f16(value);
             shared.k[d] = half;
             if (side == 0) out[d] = half;
@@ -125,7 +134,9 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       }
     }
   }
+  APR_MARK(3);
   __syncthreads();
+  APR_MARK(4);
 
   Warp state;
   state.clear();
@@ -134,54 +145,73 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
   });
   const auto seen = [&](int, int, int p) { return p < to; };
-  for (int p = mine; p < to; p += kRound) {
-    // The first round was fetched early unless it contains the new row.
-    if (!kFused || p != mine || (position >= p && position < p + tiles * 16)) {
+  const auto fetch = [&](int p) {
 #pragma unroll
-      for (int i = 0; i < tiles; ++i) {
-        Warp::fetch_k(k[i], p + 16 * i, load_k);
-        Warp::fetch_v(v[i], p + 16 * i, load_v);
-      }
+    for (int i = 0; i < tiles; ++i) {
+      Warp::fetch_k(k[i], p + 16 * i, load_k);
+      Warp::fetch_v(v[i], p + 16 * i, load_v);
     }
-    state.attend(k, v, p, seen);
+  };
+  // The first round was fetched early unless it contains the new row. From then on a round is fetched while the one before
+  // is worked on.
+  if (mine < to && (!kFused || (position >= mine && position < mine + tiles * 16))) fetch(mine);
+  for (int p = mine; p < to; p += kRound) {
+    typename Warp::TileK k_now[tiles];
+    typename Warp::TileV v_now[tiles];
+#pragma unroll
+    for (int i = 0; i < tiles; ++i) k_now[i] = k[i], v_now[i] = v[i];
+    if (kAhead && p + kRound < to) fetch(p + kRound);
+    state.attend(k_now, v_now, p, seen);
+    if (!kAhead && p + kRound < to) fetch(p + kRound);
   }
   state.finish();
+  APR_MARK(5);
 
-  // The CTA's warps meet in shared memory.
-  {
-    const int g = lane / 4, t = lane % 4;
-    if (g == 0) {
+  // The CTA's warps meet in shared memory: those that had positions.
+  const int busy = min(warps, ceil_div(to - from, tiles * 16));
+  if (lane / 4 == 0) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) shared.largest[warp][2 * t + e] = state.largest[0][e], shared.total[warp][2 * t + e] = state.total[0][e];
-    }
+    for (int e = 0; e < 2; ++e) shared.largest[warp][2 * lane + e] = state.largest[0][e], shared.total[warp][2 * lane + e] = state.total[0][e];
+  }
+  if (warp < busy) {
     state.give([&](int, int, int query, int dim, const float (&value)[8]) {
       *reinterpret_cast<float4*>(&shared.o[warp][query][dim]) = {value[0], value[1], value[2], value[3]};
       *reinterpret_cast<float4*>(&shared.o[warp][query][dim + 4]) = {value[4], value[5], value[6], value[7]};
     });
   }
   __syncthreads();
+  // Element i of this CTA's heads; with int8 output a warp has 32 neighbours.
+  const auto emit = [&](int i, float value) {
+    if constexpr (spec::kOutput == kOutputInt8) {
+      write_blocks(value, args.outq, (static_cast<uint64_t>(row) * kHeads * kHeadDim + first_head * kHeadDim + i / 32 * 32) / kActBlock, true);
+    } else {
+      args.out[static_cast<uint64_t>(row) * args.out_stride + first_head * kHeadDim + i] = value;
+    }
+  };
   int* counters = static_cast<int*>(args.scratch);
-  float* partials = reinterpret_cast<float*>(counters + kCounters);
+  float* partials = reinterpret_cast<float*>(counters + kCounters);  // [row][head][split][kHeadDim]
+  float2* extents = reinterpret_cast<float2*>(partials + kM * kHeads * kSplits * kHeadDim);  // [row][head][split]: largest, total
+  const int first_partial = (row * kHeads + first_head) * kSplits;
   for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
     const int head = i / kHeadDim, dim = i % kHeadDim;
     float top = shared.largest[0][head];
 #pragma unroll
-    for (int w = 1; w < warps; ++w) top = fmaxf(top, shared.largest[w][head]);
+    for (int w = 1; w < warps; ++w) top = fmaxf(top, shared.largest[w][head]);  // of an idle warp: the floor
     float sum = 0.0f, value = 0.0f;
-#pragma unroll
-    for (int w = 0; w < warps; ++w) {
+    for (int w = 0; w < busy; ++w) {
       const float weight = exp2f(shared.largest[w][head] - top);
       sum += weight * shared.total[w][head];
       value += weight * shared.o[w][head][dim];
     }
     if (splits == 1) {
-      args.out[static_cast<uint64_t>(row) * args.out_stride + (first_head + head) * kHeadDim + dim] = value / sum;
+      emit(i, value / sum);
     } else {
-      float* partial = partials + ((static_cast<uint64_t>(row) * kHeads + first_head + head) * kSplits + split) * kPartial;
-      partial[dim] = value;
-      if (dim == 0) partial[kHeadDim] = top, partial[kHeadDim + 1] = sum;
+      const int partial = first_partial + head * kSplits + split;
+      partials[static_cast<uint64_t>(partial) * kHeadDim + dim] = value;
+      if (dim == 0) extents[partial] = {top, sum};
     }
   }
+  APR_MARK(6);
   if (splits == 1) return;
 
   // The CTAs of a head meet in the last one to arrive.
@@ -195,17 +225,31 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   __syncthreads();
   if (!shared.last) return;
   __threadfence();
+  // Weights of the splits, a warp for each head.
+  for (int head = warp; head < heads; head += warps) {
+    float2 mine[ceil_div(kSplits, kWarp)];
+    float top = -3.0e38f, sum = 0.0f;
+#pragma unroll
+    for (int n = 0; n < ceil_div(kSplits, kWarp); ++n) {
+      const int s = n * kWarp + lane;
+      mine[n] = s < splits ? __ldcg(extents + first_partial + head * kSplits + s) : float2{-3.0e38f, 0.0f};
+      top = fmaxf(top, mine[n].x);
+    }
+    top = warp_max(top);
+#pragma unroll
+    for (int n = 0; n < ceil_div(kSplits, kWarp); ++n) mine[n].x = exp2f(mine[n].x - top), sum += mine[n].x * mine[n].y;
+    sum = 1.0f / warp_sum(sum);
+#pragma unroll
+    for (int n = 0; n < ceil_div(kSplits, kWarp); ++n)
+      if (n * kWarp + lane < kSplits) shared.weight[head][n * kWarp + lane] = mine[n].x * sum;
+  }
+  __syncthreads();
   for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
     const int head = i / kHeadDim, dim = i % kHeadDim;
-    const float* partial = partials + (static_cast<uint64_t>(row) * kHeads + first_head + head) * kSplits * kPartial;
-    float top = -3.0e38f;
-    for (int s = 0; s < splits; ++s) top = fmaxf(top, __ldcg(partial + s * kPartial + kHeadDim));
-    float sum = 0.0f, value = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      const float weight = exp2f(__ldcg(partial + s * kPartial + kHeadDim) - top);
-      sum += weight * __ldcg(partial + s * kPartial + kHeadDim + 1);
-      value += weight * __ldcg(partial + s * kPartial + dim);
-    }
-    args.out[static_cast<uint64_t>(row) * args.out_stride + (first_head + head) * kHeadDim + dim] = value / sum;
+    const float* partial = partials + static_cast<uint64_t>(first_partial + head * kSplits) * kHeadDim + dim;
+    float value = 0.0f;
+#pragma unroll 8
+    for (int s = 0; s < splits; ++s) value += shared.weight[head][s] * __ldcg(partial + s * kHeadDim);
+    emit(i, value);
   }
 }

@@ -12,21 +12,35 @@ lanes = { values = [4, 8, 16, 32], default = 32, meaning = "lanes that share a r
 rows = { values = [1, 2, 4, 8], default = 2, meaning = "rows that a group of lanes computes at once" }
 depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 4, meaning = "iterations that loads run ahead of arithmetic" }
 warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
+split = { values = [1, 2, 4, 8], default = 1, meaning = "warps that share a row's columns" }
+stage = { values = [0, 1], default = 0, meaning = "1: activations go to shared memory even if nothing is to be done to them" }
 ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
 */
 #include "tile_gemv.h"
 
 namespace apr {
 
+template <int kSegments>
+constexpr bool whole_rows() {
+  if constexpr (kSegments == 0) {
+    return spec::kK % 4 == 0;
+  } else {
+    return whole_rows<kSegments - 1>() && spec::kK % spec::Segments::template At<kSegments - 1>::type::Codec::kBlock == 0;
+  }
+}
+
 struct FloatView {
   static constexpr int kThreads = spec::warps * kWarp;
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::depth>(), 4);
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::split, spec::depth>(), 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
   static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / (4 * kColumns);
   static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
-  static constexpr int kTokens = min_of(spec::kM, kFit);
-  static constexpr int kShared = kReduceBytes + kTokens * 4 * kColumns;
+  static constexpr int kTokens = min_of(spec::kM, kFit);  // also when direct: it bounds registers
+  // Activations that need no norm are read where they are, through L1: nothing to prepare, nothing to wait for. Only rows of
+  // whole codec blocks, since a block reaches past the end of others.
+  static constexpr bool kDirect = !spec::kNorm && spec::stage == 0 && whole_rows<spec::kSegments>();
+  static constexpr int kShared = kDirect ? 0 : kReduceBytes + kTokens * 4 * kColumns;
 
   template <class Codec>
   using Decoded = FloatChunk<Codec::kRuns, Codec::kRun>;
@@ -44,9 +58,7 @@ struct FloatView {
   }
 
   template <class Codec, int kRows>
-  static __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk,
-                                             float (&acc)[kRows][kTokens]) {
-    const float* x0 = activations();
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
       const int column = column0 + Codec::col(chunk, run);
@@ -54,7 +66,12 @@ struct FloatView {
       for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
         for (int i = 0; i < Codec::kRun / 4; ++i) {
-          const float4 x = load4(x0 + t * kColumns + column + 4 * i);
+          float4 x;
+          if constexpr (kDirect) {
+            x = whole ? load4(direct + min(t, last) * spec::kK + column + 4 * i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+          } else {
+            x = load4(activations() + t * kColumns + column + 4 * i);
+          }
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             acc[r][t] = fmaf(w[r].v[run][4 * i], x.x, acc[r][t]);
@@ -68,9 +85,21 @@ struct FloatView {
   }
 
   __device__ __forceinline__ void prologue(const LinearArgs& args, int token0) {
+    if constexpr (kDirect) {
+      direct = args.x + static_cast<uint64_t>(token0) * spec::kK;
+      last = spec::kM % kTokens == 0 ? kTokens : spec::kM - 1 - token0;
+      pdl_wait();
+      pdl_launch();
+    } else {
+      prepare(args, token0);
+    }
+  }
+
+  __device__ __forceinline__ void prepare(const LinearArgs& args, int token0) {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     pdl_wait();
     pdl_launch();
+    APR_MARK(2);
 #pragma unroll 1
     for (int t = 0; t < kTokens; ++t) {
       const int row = min(token0 + t, spec::kM - 1);
@@ -101,6 +130,7 @@ struct FloatView {
         if (lane == 0) shared()[t * spec::warps + warp] = squares;
       }
     }
+    APR_MARK(3);
     __syncthreads();
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
@@ -112,11 +142,13 @@ struct FloatView {
     }
   }
 
+  const float* direct;
+  int last;  // no row past kM is read
   float inverse_rms[kTokens];
-  __device__ __forceinline__ float factor(int token) const { return inverse_rms[token]; }
+  __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<FloatView, spec::lanes, spec::rows, spec::depth, spec::warps>;
+using Kernel = Gemv<FloatView, spec::lanes, spec::rows, spec::depth, spec::warps, spec::split>;
 
 }  // namespace apr
 

@@ -12,6 +12,7 @@ lanes = { values = [4, 8, 16, 32], default = 16, meaning = "lanes that share a r
 rows = { values = [1, 2, 4], default = 2, meaning = "rows that a group of lanes computes at once" }
 depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 2, meaning = "iterations that loads run ahead of arithmetic" }
 warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
+split = { values = [1, 2, 4, 8], default = 1, meaning = "warps that share a row's columns" }
 ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
 */
 #include "tile_gemv.h"
@@ -21,16 +22,20 @@ namespace apr {
 struct IntView {
   static constexpr int kThreads = spec::warps * kWarp;
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::depth>(), 128);
-  // Per token: quants (and a quarter of padding), a scale per 32 columns, a sum per 16.
-  static constexpr int kTokenBytes = kColumns + kColumns / 8 + kColumns / 4;
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::split, spec::depth>(), 128);
+  // Per token: quants (and a quarter of padding), a scale and a sum per 16 columns.
+  static constexpr int kTokenBytes = kColumns + 2 * (kColumns / 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
   static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / kTokenBytes;
   static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
-  static constexpr int kTokens = min_of(spec::kM, kFit);
+  static constexpr int kTokens = spec::kInput == kInputInt8 ? spec::kM : min_of(spec::kM, kFit);
   static constexpr bool kPadded = kTokens * (kTokenBytes + kColumns / 4) <= 64 * 1024;
   static constexpr int kQuants = padded_column<kPadded>(kColumns);
-  static constexpr int kShared = kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
+  // Activations that are quantised already are read where they are, through L1: nothing to prepare, nothing to wait for.
+  static constexpr bool kDirect = spec::kInput == kInputInt8;
+  static constexpr int kPaddedK = round_up(spec::kK, 32);
+  static_assert(!kDirect || !spec::kNorm, "a norm needs float activations");
+  static constexpr int kShared = kDirect ? 0 : kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
 
   template <class Codec>
   using Decoded = IntChunk<Codec::kRuns, Codec::kRun>;
@@ -38,16 +43,14 @@ struct IntView {
   struct Shared {
     float* squares;  // [kTokens][warps]
     uint8_t* q;      // [kTokens][kQuants]
-    float* scale;    // [kTokens][kColumns / 32]
-    float* sum;      // [kTokens][kColumns / 16]
+    float2* factor;  // [kTokens][kColumns / 16]: scale, sum
   };
   static __device__ __forceinline__ Shared shared() {
     extern __shared__ __align__(16) uint8_t memory[];
     Shared s;
     s.squares = reinterpret_cast<float*>(memory);
     s.q = memory + kReduceBytes;
-    s.scale = reinterpret_cast<float*>(s.q + kTokens * kQuants);
-    s.sum = s.scale + kTokens * (kColumns / 32);
+    s.factor = reinterpret_cast<float2*>(s.q + kTokens * kQuants);
     return s;
   }
 
@@ -57,12 +60,50 @@ struct IntView {
     Segment::Layout::decode(raw, chunk, out);
   }
 
+  // Activations of kPart columns of one token, from shared or from device memory.
+  template <int kPart, bool kSum>
+  __device__ __forceinline__ void activations(int t, int column, bool whole, uint32_t (&x)[kPart / 4], float& scale, float& sum) const {
+    const uint8_t* q;
+    if constexpr (kDirect) {
+      if (!whole) column = 0;
+      const int block = t * (kPaddedK / kActBlock) + column / kActBlock;
+      q = direct.q + t * kPaddedK + column;
+      scale = direct.scale[block];
+      if constexpr (kSum && kPart == kActBlock) sum = direct.sum[block];
+    } else {
+      const Shared s = shared();
+      q = s.q + t * kQuants + padded_column<kPadded>(column);
+      const float2* factor = s.factor + t * (kColumns / kActBlock) + column / kActBlock;
+      if constexpr (kSum && kPart == kActBlock) {
+        scale = factor->x, sum = factor->y;
+      } else {
+        scale = factor->x;
+      }
+    }
+    if constexpr (kPart == 16) {
+      const U4 v = *reinterpret_cast<const U4*>(q);
+      x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    } else if constexpr (kPart == 8) {
+      const U2 v = *reinterpret_cast<const U2*>(q);
+      x[0] = v.x, x[1] = v.y;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPart / 4; ++i) x[i] = reinterpret_cast<const uint32_t*>(q)[i];
+    }
+    if constexpr (kSum && kPart != kActBlock) {
+      int total = 0;
+#pragma unroll
+      for (int i = 0; i < kPart / 4; ++i) total = dot4(x[i], 0x01010101u, total);
+      sum = scale * static_cast<float>(total);
+    }
+    // A lane without a chunk; in shared memory its columns are zeros.
+    if (kDirect && !whole) scale = 0.0f, sum = 0.0f;
+  }
+
   // acc[r][t] += one chunk of kRows rows times the activations of kTokens tokens.
   template <class Codec, int kRows>
-  static __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk,
-                                             float (&acc)[kRows][kTokens]) {
-    const Shared s = shared();
-    constexpr int kPart = min_of(Codec::kRun, 32);  // columns of a run that share an activation scale
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
+    constexpr int kPart = min_of(Codec::kRun, kActBlock);  // columns of a run that share an activation scale
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
 #pragma unroll
@@ -71,33 +112,8 @@ struct IntView {
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
           uint32_t x[kPart / 4];
-          const uint8_t* q = s.q + t * kQuants + padded_column<kPadded>(column);
-          if constexpr (kPart % 16 == 0) {
-#pragma unroll
-            for (int i = 0; i < kPart / 16; ++i) {
-              const U4 v = *reinterpret_cast<const U4*>(q + 16 * i);
-              x[4 * i] = v.x, x[4 * i + 1] = v.y, x[4 * i + 2] = v.z, x[4 * i + 3] = v.w;
-            }
-          } else if constexpr (kPart == 8) {
-            const U2 v = *reinterpret_cast<const U2*>(q);
-            x[0] = v.x, x[1] = v.y;
-          } else {
-#pragma unroll
-            for (int i = 0; i < kPart / 4; ++i) x[i] = reinterpret_cast<const uint32_t*>(q)[i];
-          }
-          const float scale = s.scale[t * (kColumns / 32) + column / 32];
-          float sum = 0.0f;
-          if constexpr (Codec::kOffset) {
-            if constexpr (kPart >= 16) {
-              sum = s.sum[t * (kColumns / 16) + column / 16];
-              if constexpr (kPart == 32) sum += s.sum[t * (kColumns / 16) + column / 16 + 1];
-            } else {
-              int total = 0;
-#pragma unroll
-              for (int i = 0; i < kPart / 4; ++i) total = dot4(x[i], 0x01010101u, total);
-              sum = scale * static_cast<float>(total);
-            }
-          }
+          float scale, sum = 0.0f;
+          activations<kPart, Codec::kOffset>(t, column, whole, x, scale, sum);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             int d = 0;
@@ -112,27 +128,26 @@ struct IntView {
   }
 
   __device__ __forceinline__ void prologue(const LinearArgs& args, int token0) {
+    if constexpr (kDirect) {
+      const uint64_t first = static_cast<uint64_t>(token0) * (kPaddedK / kActBlock);
+      direct = {reinterpret_cast<const uint8_t*>(args.xq.q) + kActBlock * first, args.xq.scale + first, args.xq.sum + first};
+      pdl_wait();
+      pdl_launch();
+    } else {
+      quantise(args, token0);
+    }
+  }
+
+  __device__ __forceinline__ void quantise(const LinearArgs& args, int token0) {
     const Shared s = shared();
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     pdl_wait();
     pdl_launch();
+    APR_MARK(2);
 #pragma unroll 1
     for (int t = 0; t < kTokens; ++t) {
       const int row = min(token0 + t, spec::kM - 1);
-      if constexpr (spec::kInput == kInputInt8) {
-        constexpr int kPaddedK = round_up(spec::kK, 32);
-        const uint8_t* q = reinterpret_cast<const uint8_t*>(args.xq.q) + static_cast<uint64_t>(row) * kPaddedK;
-        for (int c = 16 * threadIdx.x; c < kColumns; c += 16 * kThreads) {
-          const U4 v = c < kPaddedK ? *reinterpret_cast<const U4*>(q + c) : U4{0, 0, 0, 0};
-          *reinterpret_cast<U4*>(s.q + t * kQuants + padded_column<kPadded>(c)) = v;
-        }
-        const float* scale = args.xq.scale + static_cast<uint64_t>(row) * (kPaddedK / 32);
-        for (int b = threadIdx.x; b < kColumns / 32; b += kThreads)
-          s.scale[t * (kColumns / 32) + b] = b < kPaddedK / 32 ? scale[b] : 0.0f;
-        const float* sum = args.xq.sum + static_cast<uint64_t>(row) * (kPaddedK / 16);
-        for (int b = threadIdx.x; b < kColumns / 16; b += kThreads)
-          s.sum[t * (kColumns / 16) + b] = b < kPaddedK / 16 ? sum[b] : 0.0f;
-      } else {
+      {
         // The norm's factor 1 / rms does not change an 8-bit block, so it multiplies the result instead: one pass over x.
         const float* x = args.x + static_cast<uint64_t>(row) * spec::kK;
         constexpr int kUnits = kColumns / 4;
@@ -156,8 +171,7 @@ struct IntView {
             float scale, sum;
             const uint32_t quad = quantize_quad(v[i], scale, sum);
             *reinterpret_cast<uint32_t*>(s.q + t * kQuants + padded_column<kPadded>(4 * unit)) = quad;
-            if (unit % 8 == 0) s.scale[t * (kColumns / 32) + unit / 8] = scale;
-            if (unit % 4 == 0) s.sum[t * (kColumns / 16) + unit / 4] = sum;
+            if (unit % 4 == 0) s.factor[t * (kColumns / kActBlock) + unit / 4] = {scale, sum};
           }
         }
         if constexpr (spec::kNorm) {
@@ -166,6 +180,7 @@ struct IntView {
         }
       }
     }
+    APR_MARK(3);
     __syncthreads();
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
@@ -177,11 +192,15 @@ struct IntView {
     }
   }
 
+  struct Direct {
+    const uint8_t* q;
+    const float *scale, *sum;
+  } direct;
   float inverse_rms[kTokens];
-  __device__ __forceinline__ float factor(int token) const { return inverse_rms[token]; }
+  __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<IntView, spec::lanes, spec::rows, spec::depth, spec::warps>;
+using Kernel = Gemv<IntView, spec::lanes, spec::rows, spec::depth, spec::warps, spec::split>;
 
 }  // namespace apr
 

@@ -19,12 +19,14 @@ APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kHeads, apr::spec::kWarp
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
   using namespace apr;
+  const int row = blockIdx.y, head = blockIdx.x * spec::kWarps + threadIdx.x / kWarp;
   pdl_wait();
   pdl_launch();
-  const int row = blockIdx.y, head = blockIdx.x * spec::kWarps + threadIdx.x / kWarp;
   if (row >= args.state->m || head >= spec::kHeads) return;
+  RopeAngles<spec::kRopeKind, spec::kRopeDims> angles;
+  angles.set(args.inv_freq, args.positions[row]);
   float* out = args.q_out + (static_cast<uint64_t>(row) * spec::kHeads + head) * spec::kHeadDim;
   prepare_head<spec::kHeadDim, false, spec::kRopeKind, spec::kRopeDims>(
-      args.q + static_cast<uint64_t>(row) * args.q_stride + head * spec::kHeadDim, nullptr, 0.0f, args.inv_freq, args.rope_scale,
-      args.positions[row], [&](int d, float v) { out[d] = v; });
+      args.q + static_cast<uint64_t>(row) * args.q_stride + head * spec::kHeadDim, nullptr, 0.0f, angles, args.rope_scale,
+      [&](int d, float v) { out[d] = v; });
 }

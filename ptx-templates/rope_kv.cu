@@ -25,11 +25,13 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
   const int row = blockIdx.y, work = blockIdx.x * spec::kWarps + threadIdx.x / kWarp;
   if (row >= args.state->m || work >= spec::kWork) return;
   const int position = args.positions[row], sequence = args.sequences[row];
+  RopeAngles<spec::kRopeKind, spec::kRopeDims> angles;
+  angles.set(args.inv_freq, position);
   if (work < spec::kHeads) {
     float* out = args.q_out + (static_cast<uint64_t>(row) * spec::kHeads + work) * spec::kHeadDim;
     prepare_head<spec::kHeadDim, spec::kQkNorm, spec::kRopeKind, spec::kRopeDims>(
-        args.q + static_cast<uint64_t>(row) * args.q_stride + work * spec::kHeadDim, args.q_norm, args.eps, args.inv_freq,
-        args.rope_scale, position, [&](int d, float v) { out[d] = v; });
+        args.q + static_cast<uint64_t>(row) * args.q_stride + work * spec::kHeadDim, args.q_norm, args.eps, angles, args.rope_scale,
+        [&](int d, float v) { out[d] = v; });
     return;
   }
   const bool is_v = work >= spec::kHeads + spec::kKvHeads;
@@ -41,7 +43,7 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
     for (int d = threadIdx.x % kWarp; d < spec::kHeadDim; d += kWarp) args.v_cache[at + d] = to_f16(v[d]);
   } else {
     prepare_head<spec::kHeadDim, spec::kQkNorm, spec::kRopeKind, spec::kRopeDims>(
-        args.k + static_cast<uint64_t>(row) * args.k_stride + head * spec::kHeadDim, args.k_norm, args.eps, args.inv_freq,
-        args.rope_scale, position, [&](int d, float v) { args.k_cache[at + d] = to_f16(v); });
+        args.k + static_cast<uint64_t>(row) * args.k_stride + head * spec::kHeadDim, args.k_norm, args.eps, angles, args.rope_scale,
+        [&](int d, float v) { args.k_cache[at + d] = to_f16(v); });
   }
 }

@@ -14,13 +14,18 @@ APR_FN constexpr int padded_column(int column) {
   return kPadded ? column + (column >> 7) * 32 : column;
 }
 
-// Four columns of a lane become one quad of a 32-column block: eight neighbouring lanes hold a block. `scale` is amax/127,
-// `sum` is scale * (sum over the 16-column half). Every lane of the warp must call.
+// Scale of a block of int8 and its inverse. No division: both are rounded products.
+APR_DEV void block_scale(float amax, float& scale, float& inverse) {
+  scale = amax * (1.0f / 127.0f);
+  inverse = amax > 1e-30f ? __frcp_rn(amax) * 127.0f : 0.0f;
+}
+
+// Four columns of a lane become one quad of a block: four neighbouring lanes hold it. `sum` is scale * (sum of q). Every
+// lane of the warp must call.
 APR_DEV uint32_t quantize_quad(const float4& v, float& scale, float& sum) {
-  float amax = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-  amax = warp_max<8>(amax);
-  scale = amax / 127.0f;
-  const float inverse = amax > 0.0f ? 127.0f / amax : 0.0f;
+  const float amax = warp_max<4>(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+  float inverse;
+  block_scale(amax, scale, inverse);
   const int a = __float2int_rn(v.x * inverse), b = __float2int_rn(v.y * inverse), c = __float2int_rn(v.z * inverse),
             d = __float2int_rn(v.w * inverse);
   int total = a + b + c + d;
@@ -28,6 +33,24 @@ APR_DEV uint32_t quantize_quad(const float4& v, float& scale, float& sum) {
   total += __shfl_xor_sync(kFull, total, 2);
   sum = scale * static_cast<float>(total);
   return (a & 255u) | (b & 255u) << 8 | (c & 255u) << 16 | static_cast<uint32_t>(d) << 24;
+}
+
+// One value a lane: half a warp holds a block. Writes block `block` of activations from lanes 0-15 and, when `both`, the one
+// behind it from lanes 16-31. Every lane of the warp must call.
+APR_DEV void write_blocks(float v, const ActInt8& y, uint64_t block, bool both) {
+  float scale, inverse;
+  block_scale(warp_max<kActBlock>(fabsf(v)), scale, inverse);
+  const int q = __float2int_rn(v * inverse);
+  int total = q;
+#pragma unroll
+  for (int d = 1; d < kActBlock; d *= 2) total += __shfl_xor_sync(kFull, total, d);
+  const int lane = threadIdx.x % 32;
+  if (lane >= kActBlock && !both) return;
+  y.q[kActBlock * block + lane] = static_cast<int8_t>(q);
+  if (lane % kActBlock == 0) {
+    y.scale[block + lane / kActBlock] = scale;
+    y.sum[block + lane / kActBlock] = scale * static_cast<float>(total);
+  }
 }
 
 APR_DEV float4 times(const float4& a, const float4& b) { return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w}; }
@@ -119,8 +142,10 @@ APR_DEV void write_activations(int row, float factor, float amax, const Get& get
       const uint32_t quad = quantize_quad(v, scale, sum);
       if (unit < kUnits) {
         *reinterpret_cast<uint32_t*>(yq.q + static_cast<uint64_t>(row) * kPadded + column) = quad;
-        if (unit % 8 == 0) yq.scale[static_cast<uint64_t>(row) * (kPadded / 32) + unit / 8] = scale;
-        if (unit % 4 == 0) yq.sum[static_cast<uint64_t>(row) * (kPadded / 16) + unit / 4] = sum;
+        if (unit % 4 == 0) {
+          yq.scale[static_cast<uint64_t>(row) * (kPadded / kActBlock) + unit / 4] = scale;
+          yq.sum[static_cast<uint64_t>(row) * (kPadded / kActBlock) + unit / 4] = sum;
+        }
       }
     } else if (unit < kUnits) {
       v = {v.x * half, v.y * half, v.z * half, v.w * half};

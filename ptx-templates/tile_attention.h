@@ -107,17 +107,22 @@ struct AttentionWarp {
       float s[kTiles][4];
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) s[i][e] = 0.0f;
+        // Independent sums: a chain of dependent products would cost their latency each.
+        float part[kTerms][2][4] = {};
 #pragma unroll
         for (int j = 0; j < kKGroups; ++j) {
           const uint32_t a0[4] = {k[i].w[j][0].x, k[i].w[j][1].x, k[i].w[j][0].y, k[i].w[j][1].y};
           const uint32_t a1[4] = {k[i].w[j][0].z, k[i].w[j][1].z, k[i].w[j][0].w, k[i].w[j][1].w};
 #pragma unroll
           for (int n = 0; n < kTerms; ++n) {
-            mma_f16(s[i], a0, q[n][c][2 * j][0], q[n][c][2 * j][1]);
-            mma_f16(s[i], a1, q[n][c][2 * j + 1][0], q[n][c][2 * j + 1][1]);
+            mma_f16(part[n][0], a0, q[n][c][2 * j][0], q[n][c][2 * j][1]);
+            mma_f16(part[n][1], a1, q[n][c][2 * j + 1][0], q[n][c][2 * j + 1][1]);
           }
+        }
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          s[i][e] = part[0][0][e] + part[0][1][e];
+          if constexpr (kTerms == 2) s[i][e] += part[1][0][e] + part[1][1][e];
         }
       }
       float rise[2];

@@ -57,7 +57,9 @@ APR_DEV uint32_t fma_halves(uint32_t a, uint32_t b, uint32_t c) {
   return r;
 }
 
-template <int kBm, int kBn, int kStages>
+// kSplit CTAs of a cluster share a tile: each has its part of the columns, and in the end each finishes its part of the rows
+// from all the others' sums, in shared memory.
+template <int kBm, int kBn, int kStages, int kSplit>
 struct Gemm {
   static constexpr int kThreads = 256;
   static constexpr int kBk = max_of(spec::bk, widest_window<spec::kSegments>());
@@ -66,11 +68,13 @@ struct Gemm {
   static constexpr int kWarpM = kBm / 2, kWarpN = kBn / 4;  // 2 x 4 warps
   static constexpr int kTilesM = kWarpM / 16, kFragsN = kWarpN / 8;
   static constexpr int kBytesX = kBm * kBk * 2, kBytesW = kBn * kBk * 2;  // of one term of one stage
-  static constexpr int kShared = kStages * kTermsX * kBytesX + 2 * kTermsW * kBytesW;
+  static constexpr int kSumStride = kBn + 4;  // floats of a row of sums
+  static constexpr int kShared = max_of(kStages * kTermsX * kBytesX + 2 * kTermsW * kBytesW, kSplit > 1 ? kBm * kSumStride * 4 : 0);
   static constexpr int kPaddedK = round_up(spec::kK, 64);
   static constexpr int kSteps = ceil_div(spec::kK, kBk);
   static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;
   static constexpr int kWalks = kPairs ? 1 : spec::kSegments;
+  static_assert(kSplit == 1 || spec::kArch >= 90, "clusters need compute capability 9.0");
   static_assert(kTilesM >= 1 && kFragsN % 2 == 0, "a warp has whole fragments");
 
   template <int kIndex>
@@ -218,6 +222,24 @@ struct Gemm {
     }
   }
 
+  static constexpr int kResultFrags = kPairs ? kFragsN / 2 : kFragsN;
+
+  // One result: v from the tile's column r, and with SwiGLU up from the column of the same feature.
+  template <class Segment, int kSegment>
+  static __device__ __forceinline__ void finish(const LinearArgs& args, int tile_n, int row, int r, float v, float up) {
+    int part;
+    const int column = feature(tile_n, r, part);
+    if (column >= Segment::kN) return;
+    if constexpr (Segment::kBias) v += args.bias[kSegment][column];
+    if constexpr (kPairs) {
+      if constexpr (Segment::kBias) up += args.bias[kSegment + 1][column];
+      v = silu(v) * up;
+    }
+    const uint64_t at = static_cast<uint64_t>(row) * args.y_stride[kSegment] + column;
+    if constexpr (spec::kEpilogue == kEpilogueResidual) v += args.residual[at];
+    args.y[kSegment][at] = v;
+  }
+
   template <class Segment, int kSegment>
   static __device__ __forceinline__ void tile(const LinearArgs& args, int tile_n, int tile_m) {
     extern __shared__ __align__(128) uint8_t memory[];
@@ -229,25 +251,27 @@ struct Gemm {
     const float w_scale = kBf16 ? 1.0f : args.w_scale[kSegment];
 
     WeightTile<Segment, kSegment> weights;
-    weights.fetch(args, tile_n, 0);
+    const int rank = kSplit == 1 ? 0 : static_cast<int>(blockIdx.x) % kSplit;
+    const int first = kSteps * rank / kSplit, steps = kSteps * (rank + 1) / kSplit - first;  // of this CTA
+    weights.fetch(args, tile_n, first);
     pdl_wait();
     const int rows = *args.m;
     if (row0 >= rows) return;
 #pragma unroll
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < kSteps) fetch_x(args, rows, row0, s, x_at + s * kTermsX * kBytesX);
+      if (s < steps) fetch_x(args, rows, row0, first + s, x_at + s * kTermsX * kBytesX);
       copy_async_commit();
     }
-    weights.decode(shared_w, 0, w_scale);
+    weights.decode(shared_w, first, w_scale);
 
     float acc[kTilesM][kFragsN][4] = {};
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       copy_async_wait<kStages - 2>();
       __syncthreads();  // this step's X and W are there, and nobody reads the buffers of the step before
       const int ahead = step + kStages - 1;
-      if (ahead < kSteps) fetch_x(args, rows, row0, ahead, x_at + ahead % kStages * (kTermsX * kBytesX));
+      if (ahead < steps) fetch_x(args, rows, row0, first + ahead, x_at + ahead % kStages * (kTermsX * kBytesX));
       copy_async_commit();
-      if (step + 1 < kSteps) weights.fetch(args, tile_n, step + 1);
+      if (step + 1 < steps) weights.fetch(args, tile_n, first + step + 1);
       const uint32_t x_stage = x_at + step % kStages * (kTermsX * kBytesX), w_stage = w_at + step % 2 * (kTermsW * kBytesW);
 #pragma unroll
       for (int k = 0; k < kBk / 16; ++k) {
@@ -277,38 +301,55 @@ struct Gemm {
             }
           }
       }
-      if (step + 1 < kSteps) weights.decode(shared_w + (step + 1) % 2 * (kTermsW * kBytesW), step + 1, w_scale);
+      if (step + 1 < steps) weights.decode(shared_w + (step + 1) % 2 * (kTermsW * kBytesW), first + step + 1, w_scale);
     }
     pdl_launch();
 
     const float w_inverse = 1.0f / w_scale;
+    if constexpr (kSplit == 1) {
 #pragma unroll
-    for (int m = 0; m < kTilesM; ++m)
+      for (int m = 0; m < kTilesM; ++m)
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int row = row0 + warp_m + 16 * m + lane / 4 + 8 * h;
-        if (row >= rows) continue;
-        const float factor = args.xh.scale[row] * w_inverse;
-        float* y = args.y[kSegment] + static_cast<uint64_t>(row) * args.y_stride[kSegment];
-        const float* residual = args.residual + static_cast<uint64_t>(row) * args.y_stride[kSegment];
+        for (int h = 0; h < 2; ++h) {
+          const int row = row0 + warp_m + 16 * m + lane / 4 + 8 * h;
+          if (row >= rows) continue;
+          const float factor = args.xh.scale[row] * w_inverse;
 #pragma unroll
-        for (int n = 0; n < (kPairs ? kFragsN / 2 : kFragsN); ++n)
+          for (int n = 0; n < kResultFrags; ++n)
 #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            int part;
-            const int column = feature(tile_n, warp_n + 8 * n + lane % 4 * 2 + e, part);
-            if (column >= Segment::kN) continue;
-            float v = acc[m][n][2 * h + e] * factor;
-            if constexpr (Segment::kBias) v += args.bias[kSegment][column];
-            if constexpr (kPairs) {
-              float up = acc[m][n + kFragsN / 2][2 * h + e] * factor;
-              if constexpr (Segment::kBias) up += args.bias[kSegment + 1][column];
-              v = silu(v) * up;
-            }
-            if constexpr (spec::kEpilogue == kEpilogueResidual) v += residual[column];
-            y[column] = v;
-          }
+            for (int e = 0; e < 2; ++e)
+              finish<Segment, kSegment>(args, tile_n, row, warp_n + 8 * n + lane % 4 * 2 + e, acc[m][n][2 * h + e] * factor,
+                                        acc[m][n + kFragsN - kResultFrags][2 * h + e] * factor);
+        }
+    } else {
+      __syncthreads();  // the pipeline's buffers become room for the sums
+      float* sums = reinterpret_cast<float*>(memory);
+#pragma unroll
+      for (int m = 0; m < kTilesM; ++m)
+#pragma unroll
+        for (int n = 0; n < kFragsN; ++n)
+#pragma unroll
+          for (int h = 0; h < 2; ++h)
+            *reinterpret_cast<float2*>(sums + (warp_m + 16 * m + lane / 4 + 8 * h) * kSumStride + warp_n + 8 * n + lane % 4 * 2) = {
+                acc[m][n][2 * h], acc[m][n][2 * h + 1]};
+      cluster_sync();
+      constexpr int kRows = kBm / kSplit, kColumns = kPairs ? kBn / 2 : kBn;
+      for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
+        const int row = rank * kRows + i / kColumns, c = i % kColumns;
+        if (row0 + row >= rows) break;
+        const int column = kPairs ? c / (kWarpN / 2) * kWarpN + c % (kWarpN / 2) : c;
+        const uint32_t at = x_at + (row * kSumStride + column) * 4;
+        float v = 0.0f, up = 0.0f;
+#pragma unroll
+        for (int r = 0; r < kSplit; ++r) {
+          v += load_cluster(at, r);
+          if constexpr (kPairs) up += load_cluster(at + kWarpN / 2 * 4, r);
+        }
+        const float factor = args.xh.scale[row0 + row] * w_inverse;
+        finish<Segment, kSegment>(args, tile_n, row0 + row, column, v * factor, up * factor);
       }
+      cluster_sync();  // nobody leaves while others read
+    }
   }
 
   template <int kIndex>
@@ -324,7 +365,7 @@ struct Gemm {
 
   static __device__ __forceinline__ void run(const LinearArgs& args) {
     // Tiles of the same W rows run together, so that W is read from memory once.
-    const int id = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x);
+    const int id = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x) / kSplit;
     dispatch<0>(args, id / static_cast<int>(gridDim.y), id % static_cast<int>(gridDim.y));
   }
 };

@@ -1,10 +1,11 @@
 // The GEMV skeleton, for any codec, layout and number of segments. What differs between the integer and the float view is a
-// View (gemv_int.cu, gemv_float.cu): how activations lie in shared memory and how one chunk is multiplied with them.
+// View (gemv_int.cu, gemv_float.cu): where activations are read from and how one chunk is multiplied with them.
 //
-// A group of `lanes` lanes computes `rows` rows at once; lane l of a group takes chunks l, l + lanes, ... of a row. A warp's
-// groups together make a task; tasks go round-robin to warps in such an order that neighbouring tasks run on different
-// multiprocessors, so a remainder spreads evenly. Loads run `depth` iterations ahead of the arithmetic, across task
-// borders, and the first ones are issued before the previous kernel's results are waited for: weights depend on nothing.
+// A group of `lanes` lanes computes `rows` rows at once; a team of `split` warps shares the rows, each with its part of the
+// columns: lane l of part p takes chunks p * lanes + l, then every lanes * split-th. A team's groups together make a task;
+// tasks go round-robin to teams in such an order that neighbouring tasks run on different multiprocessors, so a remainder
+// spreads evenly. Loads run `depth` iterations ahead of the arithmetic, across task borders, and the first ones are issued
+// before the previous kernel's results are waited for: weights depend on nothing.
 #pragma once
 
 #include "tile_activation.h"
@@ -13,111 +14,143 @@
 namespace apr {
 
 // A lane group's geometry for one codec.
-template <class Codec, int kK, int kLanes, int kDepth>
+template <class Codec, int kK, int kLanes, int kSplit, int kDepth>
 struct GemvShape {
   static constexpr int kBlocks = ceil_div(kK, Codec::kBlock);  // of a row
   static constexpr int kChunks = kBlocks * block_chunks<Codec>();
-  static constexpr int kIters = ceil_div(kChunks, kLanes);
+  static constexpr int kIters = ceil_div(kChunks, kLanes * kSplit);
+  static constexpr bool kWhole = kChunks % (kLanes * kSplit) == 0;  // no lane idles in the last iteration
   static constexpr int kPaddedIters = round_up(kIters, kDepth);  // so that an iteration's buffer slot is a constant
-  static constexpr int kColumns = round_up(kLanes * kIters, block_chunks<Codec>()) / block_chunks<Codec>() * Codec::kBlock;
+  static constexpr int kColumns = round_up(kLanes * kSplit * kIters, block_chunks<Codec>()) / block_chunks<Codec>() * Codec::kBlock;
 };
 
 // Columns that the activations in shared memory cover, over the first kSegments segments.
-template <int kSegments, int kLanes, int kDepth>
+template <int kSegments, int kLanes, int kSplit, int kDepth>
 constexpr int gemv_columns() {
   if constexpr (kSegments == 0) {
     return 0;
   } else {
     using Codec = typename spec::Segments::template At<kSegments - 1>::type::Codec;
-    return max_of(gemv_columns<kSegments - 1, kLanes, kDepth>(), GemvShape<Codec, spec::kK, kLanes, kDepth>::kColumns);
+    return max_of(gemv_columns<kSegments - 1, kLanes, kSplit, kDepth>(),
+                  GemvShape<Codec, spec::kK, kLanes, kSplit, kDepth>::kColumns);
   }
+}
+
+// A barrier among some warps of the CTA.
+template <int kThreads>
+APR_DEV void sync_some(int id) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
 }
 
 // View: struct with
 //   kTokens                     tokens of a CTA
 //   Decoded<Codec>              one chunk in registers
 //   decode<Segment>(raw, chunk, decoded)
-//   dot<Codec, kRows>(decoded[kRows], column, chunk, acc[kRows][kTokens])
-//   prologue(args, token0)      waits for the previous kernel, fills shared memory with a barrier at the end
+//   dot<Codec, kRows>(decoded[kRows], column, chunk, whole, acc[kRows][kTokens])   whole = false: this lane has no chunk
+//   prologue(args, token0)      waits for the previous kernel and prepares the activations
 //   factor(token)               multiplies the result: the norm's 1 / rms
-template <class View, int kLanes, int kRows, int kDepth, int kWarps>
+template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit>
 struct Gemv {
   static constexpr int kTokens = View::kTokens;
-  static constexpr int kGroups = kWarp / kLanes;
-  static constexpr int kTaskRows = kGroups * kRows;
+  static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;  // a task's rows alternate between gate and up
+  static constexpr bool kQuantise = kPairs && spec::kOutput == kOutputInt8;
+  static constexpr int kGroups = kWarp / kLanes, kTeams = kWarps / kSplit;
+  static constexpr int kOut = kPairs ? kRows / 2 : kRows;  // results of a lane group
+  static constexpr int kTaskOut = kGroups * kOut;          // of a task
+  static_assert(kWarps % kSplit == 0 && (kSplit == 1 || kTeams <= 8), "teams are whole, and barriers are few");
+  static_assert(kOut <= kLanes, "a lane writes one row");
+  static_assert(!kPairs || kRows % 2 == 0, "SwiGLU computes a gate row and an up row together: rows must be even");
 
-  // Rows of a segment are dealt in tasks; with SwiGLU a task's rows alternate between gate and up.
-  template <class Segment, bool kPair>
+  // With quantised output a block of kActBlock results is made by kBlockTeams teams of one CTA in kPasses passes.
+  static constexpr int kBlockTasks = kQuantise ? kActBlock / kTaskOut : 1;
+  static constexpr int kBlockTeams = kQuantise ? min_of(kBlockTasks, kTeams) : 1;
+  static constexpr int kPasses = kBlockTasks / kBlockTeams, kBlocksAtOnce = kQuantise ? kTeams / kBlockTeams : 1;
+  static_assert(!kQuantise || (kActBlock % kTaskOut == 0 && kBlockTasks % kBlockTeams == 0 && kTeams % kBlockTeams == 0 && kBlocksAtOnce <= 7),
+                "tasks and teams must fit blocks of 16 results");
+
+  template <class Segment>
   static constexpr int tasks() {
-    return ceil_div(kPair ? 2 * Segment::kN : Segment::kN, kTaskRows);
+    return kQuantise ? round_up(Segment::kN, 32) / kActBlock * kBlockTasks : ceil_div(Segment::kN, kTaskOut);
   }
 
   template <class Segment>
-  using Shape = GemvShape<typename Segment::Codec, spec::kK, kLanes, kDepth>;
+  using Shape = GemvShape<typename Segment::Codec, spec::kK, kLanes, kSplit, kDepth>;
+
+  static __device__ __forceinline__ int lane() { return threadIdx.x % kLanes; }
+  static __device__ __forceinline__ int group() { return threadIdx.x % kWarp / kLanes; }
+  static __device__ __forceinline__ int team() { return threadIdx.x / (kWarp * kSplit); }
+  static __device__ __forceinline__ int part() { return kSplit == 1 ? 0 : threadIdx.x / kWarp % kSplit; }
+  static __device__ __forceinline__ int chunk_of(int iter) { return part() * kLanes + lane() + kLanes * kSplit * iter; }
+
+  // Task number i of this team in a segment that the team begins with task `first`.
+  static __device__ __forceinline__ int task_at(int first, int i) {
+    if constexpr (kQuantise) {
+      const int block = (i / kPasses * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)) * kBlocksAtOnce + team() / kBlockTeams;
+      return block * kBlockTasks + i % kPasses * kBlockTeams + team() % kBlockTeams;
+    }
+    return first + i * static_cast<int>(gridDim.x) * kTeams;
+  }
 
   // One iteration of one lane group for segment kSegment: the loads alone.
-  template <class Segment, int kSegment, bool kPair>
+  template <class Segment, int kSegment>
   static __device__ __forceinline__ void fetch(const LinearArgs& args, int task, int iter,
                                                typename Segment::Layout::Raw (&raw)[kRows]) {
     using Codec = typename Segment::Codec;
+    using Layout = typename Segment::Layout;
     using S = Shape<Segment>;
-    const int lane = threadIdx.x % kLanes, group = threadIdx.x % kWarp / kLanes;
-    int c = lane + kLanes * iter;
-    if constexpr (S::kChunks % kLanes != 0) c = min(c, S::kChunks - 1);  // its activations are zeros
+    int c = chunk_of(iter);
+    if constexpr (!S::kWhole) c = min(c, S::kChunks - 1);
     const int block = c / block_chunks<Codec>(), chunk = c % block_chunks<Codec>();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      int row = task * kTaskRows + group * kRows + r;
-      if constexpr (kPair) {
-        row = task * (kTaskRows / 2) + group * (kRows / 2) + r / 2;
-        if constexpr (Segment::kN % (kTaskRows / 2) != 0) row = min(row, Segment::kN - 1);
-        raw[r] = Segment::Layout::load(block_planes<typename Segment::Layout>(args.w[kSegment + r % 2], row * S::kBlocks + block), chunk);
-      } else {
-        if constexpr (Segment::kN % kTaskRows != 0) row = min(row, Segment::kN - 1);
-        raw[r] = Segment::Layout::load(block_planes<typename Segment::Layout>(args.w[kSegment], row * S::kBlocks + block), chunk);
-      }
+      int row = task * kTaskOut + group() * kOut + (kPairs ? r / 2 : r);
+      if constexpr (Segment::kN % kTaskOut != 0 || kQuantise) row = min(row, Segment::kN - 1);
+      raw[r] = Layout::load(block_planes<Layout>(args.w[kSegment + (kPairs ? r % 2 : 0)], row * S::kBlocks + block), chunk);
     }
   }
 
   // The first kDepth iterations of a task into the ring.
-  template <class Segment, int kSegment, bool kPair>
-  static __device__ __forceinline__ void fill(const LinearArgs& args, int task,
-                                              typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
+  template <class Segment, int kSegment>
+  static __device__ __forceinline__ void fill(const LinearArgs& args, int task, typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
 #pragma unroll
     for (int d = 0; d < kDepth; ++d)
-      if (d < Shape<Segment>::kIters) fetch<Segment, kSegment, kPair>(args, task, d, ring[d]);
+      if (d < Shape<Segment>::kIters) fetch<Segment, kSegment>(args, task, d, ring[d]);
   }
 
   // One iteration's arithmetic. The slot is free once decoded: `refill` issues its next loads before the products.
   template <class Segment, typename Refill>
-  static __device__ __forceinline__ void consume(const typename Segment::Layout::Raw (&raw)[kRows], int iter,
+  static __device__ __forceinline__ void consume(const View& view, const typename Segment::Layout::Raw (&raw)[kRows], int iter,
                                                  float (&acc)[kRows][kTokens], const Refill& refill) {
     using Codec = typename Segment::Codec;
-    const int c = static_cast<int>(threadIdx.x) % kLanes + kLanes * iter;
+    using S = Shape<Segment>;
+    const int c = chunk_of(iter);
     const int block = c / block_chunks<Codec>(), chunk = c % block_chunks<Codec>();
     typename View::template Decoded<Codec> w[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) View::template decode<Segment>(raw[r], chunk, w[r]);
     refill();
-    View::template dot<Codec, kRows>(w, block * Codec::kBlock, chunk, acc);
+    view.template dot<Codec, kRows>(w, block * Codec::kBlock, chunk, S::kWhole || c < S::kChunks, acc);
   }
 
-  // All tasks of this warp from `task` on; the ring holds the first iterations of the first one.
-  template <class Segment, int kSegment, bool kPair>
-  static __device__ __forceinline__ void tasks_of_warp(const View& view, const LinearArgs& args, int token0, int task, int stride,
+  // All tasks of this team from `first` on; the ring holds the first iterations of the first one.
+  template <class Segment, int kSegment>
+  static __device__ __forceinline__ void tasks_of_team(const View& view, const LinearArgs& args, int token0, int first,
                                                        typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
     using S = Shape<Segment>;
-    constexpr int kTasks = tasks<Segment, kPair>();
-    const int lane = threadIdx.x % kLanes, group = threadIdx.x % kWarp / kLanes;
-    for (; task < kTasks; task += stride) {
+    constexpr int kTasks = tasks<Segment>();
+    // Two buffers each, so that one barrier per use is enough.
+    __shared__ float parts[2][kSplit > 1 ? kTeams : 1][kSplit > 1 ? kSplit - 1 : 1][kTaskOut][kTokens][kPairs ? 2 : 1];
+    __shared__ float results[2][kBlocksAtOnce][kQuantise ? kTokens : 1][kActBlock];
+    int task = first;
+    for (int i = 0; task < kTasks; ++i) {
+      const int next = task_at(first, i + 1);
       // Lane r of the group writes row r: what it adds is fetched while the weights stream.
-      constexpr int kOut = kPair ? kRows / 2 : kRows;
-      const int out_row = task * (kPair ? kTaskRows / 2 : kTaskRows) + group * kOut + lane;
-      const bool writes = lane < kOut && out_row < Segment::kN;
+      const int out_row = task * kTaskOut + group() * kOut + lane();
+      const bool writes = lane() < kOut && part() == 0 && out_row < Segment::kN;
       float bias = 0.0f, bias_up = 0.0f, residual[kTokens] = {};
       if (writes) {
         if constexpr (Segment::kBias) bias = args.bias[kSegment][out_row];
-        if constexpr (Segment::kBias && kPair) bias_up = args.bias[kSegment + 1][out_row];
+        if constexpr (Segment::kBias && kPairs) bias_up = args.bias[kSegment + 1][out_row];
         if constexpr (spec::kEpilogue == kEpilogueResidual) {
 #pragma unroll
           for (int t = 0; t < kTokens; ++t)
@@ -125,13 +158,12 @@ struct Gemv {
         }
       }
       float acc[kRows][kTokens] = {};
-      const int next = task + stride;
+#pragma unroll 1
       for (int k = 0; k < S::kPaddedIters - kDepth; k += kDepth) {
 #pragma unroll
         for (int d = 0; d < kDepth; ++d) {
-          consume<Segment>(ring[d], k + d, acc, [&] {
-            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters)
-              fetch<Segment, kSegment, kPair>(args, task, k + kDepth + d, ring[d]);
+          consume<Segment>(view, ring[d], k + d, acc, [&] {
+            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters) fetch<Segment, kSegment>(args, task, k + kDepth + d, ring[d]);
           });
         }
       }
@@ -139,40 +171,72 @@ struct Gemv {
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) {
         const auto fetch_next = [&] {
-          if (d < S::kIters && next < kTasks) fetch<Segment, kSegment, kPair>(args, next, d, ring[d]);
+          if (d < S::kIters && next < kTasks) fetch<Segment, kSegment>(args, next, d, ring[d]);
         };
         if (kLast + d < S::kIters) {
-          consume<Segment>(ring[d], kLast + d, acc, fetch_next);
+          consume<Segment>(view, ring[d], kLast + d, acc, fetch_next);
         } else {
           fetch_next();
         }
       }
+
+      float sum[kTokens][kPairs ? 2 : 1];  // of the row that this lane writes
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
+      for (int t = 0; t < kTokens; ++t)
 #pragma unroll
-        for (int t = 0; t < kTokens; ++t) acc[r][t] = warp_sum<kLanes>(acc[r][t]);
-      if (!writes) continue;
+        for (int r = 0; r < kRows; ++r) {
+          const float total = warp_sum<kLanes>(acc[r][t]);
+          if (kPairs ? r < 2 || lane() == r / 2 : r == 0 || lane() == r) sum[t][kPairs ? r % 2 : 0] = total;
+        }
+      const int buffer = i % 2, slot = group() * kOut + lane();
+      if constexpr (kSplit > 1) {
+        if (part() > 0 && lane() < kOut) {
+#pragma unroll
+          for (int t = 0; t < kTokens; ++t)
+#pragma unroll
+            for (int e = 0; e < (kPairs ? 2 : 1); ++e) parts[buffer][team()][part() - 1][slot][t][e] = sum[t][e];
+        }
+        sync_some<kWarp * kSplit>(1 + team());
+        if (part() == 0 && lane() < kOut) {
+#pragma unroll
+          for (int p = 0; p < kSplit - 1; ++p)
+#pragma unroll
+            for (int t = 0; t < kTokens; ++t)
+#pragma unroll
+              for (int e = 0; e < (kPairs ? 2 : 1); ++e) sum[t][e] += parts[buffer][team()][p][slot][t][e];
+        }
+      }
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
-        if (token0 + t >= spec::kM) continue;
-        float v = acc[0][t], up = acc[1 % kRows][t];
-#pragma unroll
-        for (int r = 1; r < kOut; ++r) {
-          if (lane != r) continue;
-          v = acc[kPair ? 2 * r : r][t];
-          up = acc[kPair ? 2 * r + 1 : r][t];
+        float v = sum[t][0] * view.factor(t) + bias;
+        if constexpr (kPairs) v = silu(v) * (sum[t][1] * view.factor(t) + bias_up);
+        if constexpr (kQuantise) {
+          if (lane() < kOut && part() == 0) results[i / kPasses % 2][team() / kBlockTeams][t][out_row % kActBlock] = writes ? v : 0.0f;
+        } else {
+          if (writes && token0 + t < spec::kM) args.y[kSegment][(token0 + t) * args.y_stride[kSegment] + out_row] = v + residual[t];
         }
-        v = v * view.factor(t) + bias;
-        if constexpr (kPair) v = silu(v) * (up * view.factor(t) + bias_up);
-        args.y[kSegment][(token0 + t) * args.y_stride[kSegment] + out_row] = v + residual[t];
       }
+      if constexpr (kQuantise) {
+        if (i % kPasses == kPasses - 1) {
+          sync_some<kWarp * kSplit * kBlockTeams>(8 + team() / kBlockTeams);
+          // The team that made the block's first results quantises it.
+          if (team() % kBlockTeams == 0 && part() == 0) {
+#pragma unroll
+            for (int t = 0; t < kTokens; ++t)
+              if (token0 + t < spec::kM)
+                write_blocks(results[i / kPasses % 2][team() / kBlockTeams][t][threadIdx.x % kActBlock], args.yq,
+                             static_cast<uint64_t>(token0 + t) * (round_up(Segment::kN, 32) / kActBlock) + task * kTaskOut / kActBlock, false);
+          }
+        }
+      }
+      if (i == 0) APR_MARK(5);
+      task = next;
     }
   }
 
   template <int kIndex>
   using SegmentAt = typename spec::Segments::template At<kIndex>::type;
 
-  static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;
   static constexpr int kWalks = kPairs ? 1 : spec::kSegments;  // a pair of segments is walked as one
 
   // Tasks of all segments before kIndex.
@@ -181,7 +245,7 @@ struct Gemv {
     if constexpr (kIndex == 0) {
       return 0;
     } else {
-      return tasks_before<kIndex - 1>() + tasks<SegmentAt<kIndex - 1>, kPairs>();
+      return tasks_before<kIndex - 1>() + tasks<SegmentAt<kIndex - 1>>();
     }
   }
   static constexpr int kTotalTasks = tasks_before<kWalks>();
@@ -213,62 +277,66 @@ struct Gemv {
       for (int r = 0; r < kRows; ++r) memcpy(&ring[d][r], words.w[d][r], sizeof(Raw));
   }
 
-  // A warp's first task in segment kIndex: tasks are numbered through all segments and dealt to warps in turn.
+  // A team's first task in segment kIndex: tasks are numbered through all segments and dealt to teams in turn.
   template <int kIndex>
-  static __device__ __forceinline__ int first_task(int warp, int warps) {
-    int t = (warp - tasks_before<kIndex>()) % warps;
-    return t < 0 ? t + warps : t;
+  static __device__ __forceinline__ int first_task() {
+    if constexpr (kQuantise) return task_at(0, 0);
+    const int teams = static_cast<int>(gridDim.x) * kTeams, mine = team() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+    const int t = (mine - tasks_before<kIndex>()) % teams;
+    return t < 0 ? t + teams : t;
   }
 
   template <int kIndex>
-  static __device__ __forceinline__ int prefetch(const LinearArgs& args, int warp, int warps, Ring& words) {
+  static __device__ __forceinline__ int prefetch(const LinearArgs& args, Ring& words) {
     if constexpr (kIndex < kWalks) {
       using Segment = SegmentAt<kIndex>;
-      const int task = first_task<kIndex>(warp, warps);
-      if (task < tasks<Segment, kPairs>()) {
+      const int task = first_task<kIndex>();
+      if (task < tasks<Segment>()) {
         typename Segment::Layout::Raw ring[kDepth][kRows];
-        fill<Segment, kIndex, kPairs>(args, task, ring);
+        fill<Segment, kIndex>(args, task, ring);
         store(ring, words);
         return kIndex;
       }
-      return prefetch<kIndex + 1>(args, warp, warps, words);
+      return prefetch<kIndex + 1>(args, words);
     }
     return kWalks;
   }
 
   template <int kIndex>
-  static __device__ __forceinline__ void walk(const View& view, const LinearArgs& args, int token0, int warp, int warps, int prefetched,
-                                              const Ring& words) {
+  static __device__ __forceinline__ void walk(const View& view, const LinearArgs& args, int token0, int prefetched, const Ring& words) {
     if constexpr (kIndex < kWalks) {
       using Segment = SegmentAt<kIndex>;
-      const int task = first_task<kIndex>(warp, warps);
-      if (task < tasks<Segment, kPairs>()) {
+      const int task = first_task<kIndex>();
+      if (task < tasks<Segment>()) {
         typename Segment::Layout::Raw ring[kDepth][kRows];
         if (prefetched == kIndex) {
           restore(words, ring);
         } else {
-          fill<Segment, kIndex, kPairs>(args, task, ring);
+          fill<Segment, kIndex>(args, task, ring);
         }
-        tasks_of_warp<Segment, kIndex, kPairs>(view, args, token0, task, warps, ring);
+        tasks_of_team<Segment, kIndex>(view, args, token0, task, ring);
       }
-      walk<kIndex + 1>(view, args, token0, warp, warps, prefetched, words);
+      walk<kIndex + 1>(view, args, token0, prefetched, words);
     }
   }
 
   static __device__ __forceinline__ void run(const LinearArgs& args) {
-    static_assert(!kPairs || kRows % 2 == 0, "SwiGLU computes a gate row and an up row together: rows must be even");
-    const int warp = static_cast<int>(threadIdx.x / kWarp * gridDim.x + blockIdx.x);
-    const int warps = static_cast<int>(gridDim.x) * kWarps;
     const int token0 = static_cast<int>(blockIdx.y) * kTokens;
     Ring words;
-    const int prefetched = prefetch<0>(args, warp, warps, words);
+    APR_MARK(0);
+    const int prefetched = prefetch<0>(args, words);
+    APR_MARK(1);
     View view;
     view.prologue(args, token0);
-    walk<0>(view, args, token0, warp, warps, prefetched, words);
+    APR_MARK(4);
+    walk<0>(view, args, token0, prefetched, words);
+    APR_MARK(6);
   }
 
   // One wave of at most kCtas CTAs a multiprocessor, no larger than the work.
-  static constexpr int grid(int ctas) { return min_of(spec::kSms * ctas, ceil_div(kTotalTasks, kWarps)); }
+  static constexpr int grid(int ctas) {
+    return min_of(spec::kSms * ctas, kQuantise ? ceil_div(kTotalTasks, kBlockTasks * kBlocksAtOnce) : ceil_div(kTotalTasks, kTeams));
+  }
 };
 
 }  // namespace apr

@@ -34,6 +34,7 @@ namespace apr {
 APR_DEV uint32_t value_order(float v) {
   const uint32_t bits = __float_as_uint(v);
   if (v != v) return 0;
+  if (v == 0.0f) return 0x80000000u;  // -0 equals 0
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 }  // namespace apr

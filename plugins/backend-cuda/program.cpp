@@ -57,7 +57,7 @@ BufferLayout buffer_layout(const Buffer& buffer, uint32_t rows) {
     case Form::Token: parts(r * 4, 0, 0); break;
     case Form::Int8: {
       const uint64_t k = round_up(buffer.width, 32);
-      parts(r * k, r * (k / 32) * 4, r * (k / 16) * 4);
+      parts(r * k, r * (k / 16) * 4, r * (k / 16) * 4);  // kActBlock of args.h
       break;
     }
     case Form::F16: parts(r * round_up(buffer.width, 64) * 2, 0, r * 4); break;

@@ -48,7 +48,7 @@ class AttentionArgs(Structure):
                 ("q_stride", c_uint32), ("k_stride", c_uint32), ("v_stride", c_uint32), ("n_ctx", c_uint32), ("q_norm", c_void_p),
                 ("k_norm", c_void_p), ("inv_freq", c_void_p), ("eps", c_float), ("rope_scale", c_float), ("scale", c_float),
                 ("out_stride", c_uint32), ("k_cache", c_void_p), ("v_cache", c_void_p), ("q_out", c_void_p), ("out", c_void_p),
-                ("scratch", c_void_p)]
+                ("scratch", c_void_p), ("outq", ActInt8)]
 
 
 class ArgmaxArgs(Structure):

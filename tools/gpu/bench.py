@@ -43,11 +43,11 @@ def layout(fmt):
     return "row_major" if fmt in ("f32", "f16", "bf16") else "planar"
 
 
-def gemv(m, k, segments, epilogue, norm, **params):
+def gemv(m, k, segments, epilogue, norm, input_=0, output=0, **params):
     """segments: (format, n, bias)."""
     integer = segments[0][0] not in ("f32", "f16", "bf16")
     return Kernel("gemv_int" if integer else "gemv_float", m=m, k=k, segments=[(f, layout(f), n, b) for f, n, b in segments],
-                  kEpilogue=epilogue, kNorm=norm, kInput=0, kOutput=0, **params)
+                  kEpilogue=epilogue, kNorm=norm, kInput=input_, kOutput=output, **params)
 
 
 class Bench:
@@ -94,6 +94,13 @@ class Bench:
         keep.append(a)
         return a.data.ptr
 
+    def int8(self, n, keep):
+        n = -(-n // 32) * 32
+        q = self.cp.random.randint(0, 256, n, dtype=self.cp.uint8)
+        scale, sums = self.cp.full(n // 16, 0.01, self.cp.float32), self.cp.zeros(n // 16, self.cp.float32)
+        keep += [q, scale, sums]
+        return self.A.ActInt8(q.data.ptr, scale.data.ptr, sums.data.ptr)
+
     # ---- parts ---------------------------------------------------------------------------------------------------------
 
     def bandwidth(self):
@@ -121,8 +128,9 @@ class Bench:
         biases = [self.floats(n, keep) for _, _, n, _ in kernel.segments]
         rows = self.cp.full(1, m, self.cp.int32)
         arguments = []
+        xq, yq = self.int8(m * kernel.k, keep), self.int8(m * kernel.segments[0][2], keep)
         for _ in range(copies):
-            a = self.A.LinearArgs(m=rows.data.ptr, x=x, norm=norm, residual=ys[0], eps=1e-5)
+            a = self.A.LinearArgs(m=rows.data.ptr, x=x, norm=norm, residual=ys[0], eps=1e-5, xq=xq, yq=yq)
             for i, (f, _, n, _) in enumerate(kernel.segments):
                 a.w[i] = self.weight(f, n, kernel.k, keep)
                 a.bias[i], a.y[i], a.y_stride[i], a.w_scale[i] = biases[i], ys[i], n, 16.0
@@ -220,7 +228,7 @@ class Bench:
             text = "; ".join(f"{us:.2f} " + ",".join(str(v) for v in p.values()) for us, p in best[:4])
             print(f"{name:22} {best[0][0]:7.2f} us {position * kv * dim * 4 / best[0][0] / 1e3:6.0f} GB/s | {text}")
 
-    def step(self, name, configs, position=64, pdl=True):
+    def step(self, name, configs, position=64, pdl=True, trace=False):
         """A whole decode step as one graph. configs: {role: params}."""
         layers, dim, ffn, heads, kv, hd, vocab, recipe = MODELS[name]
         keep, launches, weight_bytes = [], [], 0
@@ -230,14 +238,17 @@ class Bench:
         x, qkv, att, ff = (self.floats(8 * n, keep) for n in (dim, (heads + 2 * kv) * hd, heads * hd, ffn))
         logits, norm, index = self.floats(8 * vocab, keep), self.floats(dim, keep), self.cp.zeros(8, self.cp.int32)
         inv, bias = self.floats(hd, keep), self.floats(dim, keep)
+        integer = recipe not in ("f32", "f16", "bf16")
+        att8, ff8 = self.int8(heads * hd, keep), self.int8(ffn, keep)
+        forms = {"o": (1, 0), "down": (1, 0), "down6": (1, 0), "gate_up": (0, 1)} if integer else {}  # input, output
         n_ctx = position + 64
         keep += [rows, state, pos, seq, token, index]
 
         def linear(role, k, segments, epilogue, use_norm, xin, ys):
             nonlocal weight_bytes
-            kernel = gemv(1, k, segments, epilogue, use_norm, **configs.get(role, {}))
+            kernel = gemv(1, k, segments, epilogue, use_norm, *forms.get(role, (0, 0)), **configs.get(role, {}))
             loaded = self.load(kernel)
-            a = self.A.LinearArgs(m=rows.data.ptr, x=xin, norm=norm, residual=x, eps=1e-6)
+            a = self.A.LinearArgs(m=rows.data.ptr, x=xin, norm=norm, residual=x, eps=1e-6, xq=att8 if role == "o" else ff8, yq=ff8)
             for i, (f, n, _) in enumerate(segments):
                 a.w[i] = self.weight(f, n, k, keep)
                 weight_bytes += self.bytes_of(f, n, k)
@@ -257,17 +268,15 @@ class Bench:
             kc = self.cp.zeros(2 * kv * n_ctx * hd, self.cp.float16)
             keep.append(kc)
             loaded = self.load(Kernel("attention_decode", m=1, kHeads=heads, kKvHeads=kv, kHeadDim=hd, kRopeDims=hd, kRopeKind=2, kQkNorm=False,
-                                      kWindow=0, kFused=True, **configs.get("attention", {})))
+                                      kWindow=0, kFused=True, kOutput=int(integer), **configs.get("attention", {})))
             launches.append((loaded, self.A.AttentionArgs(
                 state=state.data.ptr, positions=pos.data.ptr, sequences=seq.data.ptr, q=qkv, k=qkv + 4 * heads * hd, v=qkv + 4 * (heads + kv) * hd,
                 q_stride=heads * hd, k_stride=kv * hd, v_stride=kv * hd, n_ctx=n_ctx, inv_freq=inv, eps=1e-6, rope_scale=1.0, scale=hd ** -0.5,
-                out_stride=heads * hd, k_cache=kc.data.ptr, v_cache=kc.data.ptr + 2 * kv * n_ctx * hd, out=att, scratch=loaded.scratch.data.ptr), 1, "attention"))
+                out_stride=heads * hd, k_cache=kc.data.ptr, v_cache=kc.data.ptr + 2 * kv * n_ctx * hd, out=att, outq=att8, scratch=loaded.scratch.data.ptr), 1, "attention"))
             linear("o", heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False, att, [(x, dim)])
             linear("gate_up", dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True, x, [(ff, ffn)])
-            linear("down", ffn, [(f("down", ffn), dim, False)], RESIDUAL, False, ff, [(x, dim)])
+            linear("down6" if f("down", ffn) != format_of(recipe, "down", layers // 8, layers, ffn) else "down", ffn, [(f("down", ffn), dim, False)], RESIDUAL, False, ff, [(x, dim)])
         linear("head", dim, [(hf, vocab, False)], NONE, True, x, [(logits, vocab)])
-        if recipe != "Q4_K_M" or dim < 3584:
-            pass  # tied: the embedding is the head's matrix; two copies only cost memory here
         am = self.load(Kernel("argmax", m=0, kN=vocab))
         launches.append((am, self.A.ArgmaxArgs(m=rows.data.ptr, x=logits, index=index.data.ptr, scratch=am.scratch.data.ptr), 1, "argmax"))
 
@@ -277,42 +286,165 @@ class Bench:
                     loaded.launch(a, r, pdl=pdl and i > 0)
         us = self.device.time_graph(run, 7)
         floor = weight_bytes / self.peak / 1e3
+        if trace:
+            print(f"{name}: {us:.1f} us traced; us after the layer's first CTA, of CTAs' first / median / last, at marks (0 start, 1 loads issued, "
+                  "2 previous kernel done, 3 activations ready, 4 CTA ready, 5 first task done, 6 end)")
+            seen, t0 = {}, None
+            for loaded, _, _, role in launches:
+                seen[role if role != "down6" else "down"] = loaded  # the last of each role
+            for role in ("qkv", "attention", "o", "gate_up", "down", "head"):
+                t = seen[role].trace().astype(np.int64)
+                t0 = t0 if t0 is not None else t[:, 0].min()
+                marks = [m for m in range(8) if (t[:, m] > 0).all()]
+                print(f"  {role:10}" + "  ".join(f"{m}: {(t[:, m].min() - t0) / 1e3:.1f}/{(np.median(t[:, m]) - t0) / 1e3:.1f}/{(t[:, m].max() - t0) / 1e3:.1f}" for m in marks))
+            return
         shares = {}
         for role in ("qkv", "attention", "o", "gate_up", "down", "head", "argmax"):
-            without = self.device.time_graph(lambda: run((role,)), 3)
+            without = self.device.time_graph(lambda: run((role, role + "6")), 3)
             shares[role] = us - without
         note(part="step", name=name, us=us, tokens_per_second=1e6 / us, floor_us=floor, shares=shares, configs=configs, position=position)
         text = " ".join(f"{r} {v / (layers if r not in ('head', 'argmax') else 1):.2f}" for r, v in shares.items())
         print(f"{name:10} {us:7.1f} us {1e6 / us:6.0f} tok/s, floor {floor:.0f} us ({floor / us:.0%}); us per kernel by leaving it out: {text}")
 
 
-def gemv_cases(models, variants_int, variants_float):
+def fits(role, p):
+    """Whether a template can be built with these parameters for this role."""
+    pair = role == "gate_up"
+    if pair and p["rows"] == 1:
+        return False
+    if pair and p.get("quantise"):
+        out = 32 // p["lanes"] * p["rows"] // 2
+        teams = p["warps"] // p["split"]
+        tasks = 16 // out if out <= 16 else 0
+        return tasks > 0 and tasks % min(tasks, teams) == 0 and teams % min(tasks, teams) == 0 and teams // min(tasks, teams) <= 7
+    return True
+
+
+def gemv_cases(models, variants):
     cases = {}
     for name in models:
         layers, dim, ffn, heads, kv, hd, vocab, recipe = MODELS[name]
-        for role in ("qkv", "o", "gate_up", "down", "head"):
-            f = lambda n, k, l=1: format_of(recipe, n, l, layers, k)
+        integer = recipe not in ("f32", "f16", "bf16")
+        for role in ("qkv", "o", "gate_up", "down", "down6", "head"):
             late = layers // 8  # a layer of the plainer types
+            f = lambda n, k, l=late: format_of(recipe, n, l, layers, k)
+            input_, output = 0, 0
             if role == "qkv":
-                k, segments, e, norm = dim, [(f("q", dim), heads * hd, True), (f("k", dim), kv * hd, True), (f("v", dim, late), kv * hd, True)], NONE, True
+                k, segments, e, norm = dim, [(f("q", dim), heads * hd, True), (f("k", dim), kv * hd, True), (f("v", dim), kv * hd, True)], NONE, True
             elif role == "o":
-                k, segments, e, norm = heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False
+                k, segments, e, norm, input_ = heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False, int(integer)
             elif role == "gate_up":
-                k, segments, e, norm = dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True
-            elif role == "down":
-                k, segments, e, norm = ffn, [(f("down", ffn, late), dim, False)], RESIDUAL, False
+                k, segments, e, norm, output = dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True, int(integer)
+            elif role in ("down", "down6"):
+                fmt = f("down", ffn, late if role == "down" else 0)
+                if role == "down6" and fmt == f("down", ffn):
+                    continue
+                k, segments, e, norm, input_ = ffn, [(fmt, dim, False)], RESIDUAL, False, int(integer)
             else:
                 k, segments, e, norm = dim, [(f("head", dim), vocab, False)], NONE, True
-            integer = segments[0][0] not in ("f32", "f16", "bf16")
-            out = []
-            for params in (variants_int if integer else variants_float):
-                p = dict(params)
-                if role == "gate_up" and p.get("rows") == 1:
-                    continue
-                out.append(gemv(1, k, segments, e, norm, **p))
-            cases[f"{name}/{role}"] = out
+            cases[f"{name}/{role}"] = [gemv(1, k, segments, e, norm, input_, output, **p) for p in variants(name, role, integer)
+                                       if fits(role, dict(p, quantise=output == 1))]
     return cases
 
 
 def product(**lists):
     return [dict(zip(lists, v)) for v in itertools.product(*lists.values())]
+
+
+def v(names, *rows):
+    return [dict(zip(names, r)) for r in rows]
+
+
+INT = ("lanes", "rows", "depth", "warps", "ctas", "split")
+SHORT = v(INT, (16, 2, 2, 8, 2, 1), (16, 2, 4, 8, 2, 1), (32, 2, 4, 8, 2, 1), (16, 2, 2, 16, 1, 1), (16, 4, 2, 8, 2, 1), (8, 2, 4, 8, 2, 1), (16, 2, 4, 16, 1, 1),
+          (16, 4, 2, 16, 1, 1), (16, 2, 2, 12, 2, 1), (32, 2, 2, 16, 1, 1), (16, 2, 2, 16, 1, 2), (8, 2, 3, 16, 1, 1))
+LONG = v(INT, (32, 2, 4, 8, 2, 1), (32, 2, 2, 8, 2, 1), (32, 2, 4, 8, 2, 2), (32, 2, 2, 8, 2, 2), (32, 2, 2, 8, 2, 4), (32, 4, 2, 8, 2, 2), (32, 4, 2, 8, 2, 4),
+         (16, 2, 4, 8, 2, 2), (32, 1, 4, 8, 2, 1), (32, 1, 4, 8, 2, 2), (32, 2, 3, 8, 2, 8))
+FLOAT = v(INT, (32, 2, 4, 8, 2, 1), (32, 2, 8, 8, 2, 1), (32, 2, 4, 8, 2, 2), (32, 2, 8, 8, 2, 2), (32, 4, 4, 8, 2, 2), (32, 2, 4, 8, 2, 4), (32, 1, 8, 8, 2, 2),
+          (32, 1, 8, 8, 2, 1), (32, 2, 4, 8, 1, 1), (32, 1, 8, 16, 1, 1))
+
+
+def variants_of(name, role, integer):
+    if not integer:
+        return FLOAT
+    return LONG if role in ("o", "down", "down6") else SHORT
+
+
+GEMM = ("bm", "bn", "bk", "stages", "ctas", "split")
+GEMM_VARIANTS = v(GEMM, (128, 128, 64, 2, 2, 1), (128, 128, 64, 2, 2, 2), (128, 128, 64, 2, 2, 4), (128, 128, 64, 2, 1, 1), (128, 128, 64, 2, 1, 2), (64, 128, 64, 2, 2, 2),
+                  (64, 128, 64, 2, 2, 1), (64, 64, 64, 3, 2, 1), (64, 64, 64, 3, 2, 2), (128, 64, 64, 2, 2, 2))
+DECODE = ("warps", "tiles", "least", "terms")
+DECODE_VARIANTS = v(DECODE, (8, 1, 256, 2), (8, 2, 256, 2), (4, 1, 256, 2), (4, 2, 256, 2), (8, 1, 128, 2), (8, 1, 256, 1), (4, 2, 128, 1))
+
+
+def gemm_cases():
+    out = {}
+    for name, k, segments, e in (("7b/gate_up", 3584, [("q4_k", 18944)] * 2, SWIGLU), ("7b/qkv", 3584, [("q4_k", 3584), ("q4_k", 512), ("q6_k", 512)], NONE),
+                                 ("7b/o", 3584, [("q4_k", 3584)], RESIDUAL), ("7b/down", 18944, [("q6_k", 3584)], RESIDUAL),
+                                 ("1.5b/gate_up", 1536, [("q4_k", 8960)] * 2, SWIGLU), ("1.5b/down", 8960, [("q4_k", 1536)], RESIDUAL),
+                                 ("0.5b/gate_up", 896, [("q5_0", 4864)] * 2, SWIGLU), ("0.5b/down", 4864, [("q4_k", 896)], RESIDUAL),
+                                 ("0.5b/qkv", 896, [("q5_0", 896), ("q5_0", 128), ("q8_0", 128)], NONE), ("1.5b-f16/gate_up", 1536, [("f16", 8960)] * 2, SWIGLU), ("1.5b-f16/down", 8960, [("f16", 1536)], RESIDUAL)):
+        out[name] = (k, segments, e, 2, GEMM_VARIANTS)
+    for name, k, segments, e in (("1.5b-f32/gate_up", 1536, [("f32", 8960)] * 2, SWIGLU), ("1.5b-f32/down", 8960, [("f32", 1536)], RESIDUAL),
+                                 ("1.5b-f32/o", 1536, [("f32", 1536)], RESIDUAL), ("1.5b-f32/qkv", 1536, [("f32", 1536), ("f32", 256), ("f32", 256)], NONE)):
+        out[name] = (k, segments, e, 3, [dict(p, bk=32) for p in GEMM_VARIANTS if p["bk"] != 32])
+    return out
+
+
+ATTENTION_CASES = {f"{n}@{p}": (h, kv, d, p, DECODE_VARIANTS) for n, h, kv, d in (("7b", 28, 4, 128), ("0.5b", 14, 2, 64)) for p in (64, 500, 4000, 30000)}
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--parts", default="bandwidth,gemv,gemm,attention,step")
+    p.add_argument("--models", default="7b-q4km,1.5b-q4km,0.5b-q4km,1.5b-f32,1.5b-f16,7b-q8")
+    p.add_argument("--out")
+    o = p.parse_args()
+    parts, models = o.parts.split(","), o.models.split(",")
+    gemvs = gemv_cases(models, variants_of) if "gemv" in parts else {}
+    gemms = gemm_cases() if "gemm" in parts else {}
+    kernels = [k for ks in gemvs.values() for k in ks]
+    for k, segments, e, input_, variants in gemms.values():
+        kernels.append(Kernel("convert", m=0, k=k, kSwiglu=False, kOutput=input_))
+        kernels += [Kernel("gemm", m=0, k=k, segments=[(f, layout(f), n, False) for f, n in segments], kEpilogue=e, kNorm=False, kInput=input_, kOutput=0, **x) for x in variants]
+    if "attention" in parts:
+        kernels += [Kernel("attention_decode", m=1, kHeads=h, kKvHeads=kv, kHeadDim=d, kRopeDims=d, kRopeKind=2, kQkNorm=False, kWindow=0, kFused=True, **x)
+                    for h, kv, d, _, variants in ATTENTION_CASES.values() for x in variants]
+    for broken in check.build_all(list({k.label(): k for k in kernels}.values())):
+        print("COMPILE", broken)
+    b = Bench()
+    try:
+        b.bandwidth()
+        if gemvs:
+            b.gemv(gemvs)
+        if gemms:
+            b.gemm(gemms)
+        if "attention" in parts:
+            b.attention(ATTENTION_CASES)
+        if "step" in parts:
+            for name in models:
+                configs = {}
+                for role in ("qkv", "o", "gate_up", "down", "down6", "head"):
+                    mine = [r for r in RESULTS if r["part"] == "gemv" and r["name"] == f"{name}/{role}"]
+                    if mine:
+                        configs[role] = min(mine, key=lambda r: r["us"])["params"]
+                if "attention" not in configs:
+                    configs["attention"] = dict(warps=8, tiles=1, least=256, terms=2)
+                b.step(name, configs)
+        if "trace" in parts:
+            spec.TRACE = True
+            for name in models:
+                if name not in ("7b-q4km", "1.5b-q4km", "0.5b-q4km", "1.5b-f32"):
+                    continue
+                best = {r["name"].split("/")[1]: r["params"] for r in sorted((r for r in RESULTS if r["part"] == "gemv"), key=lambda r: -r["us"])
+                        if r["name"].startswith(name + "/")}
+                b.loaded.clear()
+                b.step(name, best, trace=True)
+    finally:
+        if o.out:
+            with open(o.out, "w") as f:
+                json.dump(RESULTS, f)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -45,12 +45,13 @@ def int8_blocks(x):
     kp = -(-k // 32) * 32
     v = np.zeros((m, kp), np.float32)
     v[:, :k] = x
-    b = v.reshape(m, -1, 32)
+    b = v.reshape(m, -1, 16)
     amax = np.abs(b).max(-1, keepdims=True)
-    inverse = np.where(amax > 0, np.float32(127) / np.where(amax > 0, amax, 1), 0).astype(np.float32)
+    big = amax > 1e-30
+    inverse = np.where(big, (np.float32(1) / np.where(big, amax, 1)).astype(np.float32) * np.float32(127), 0).astype(np.float32)
     q = np.rint(b * inverse).astype(np.int8)
-    scale = (amax / np.float32(127)).astype(np.float32)
-    sums = scale * q.reshape(m, -1, 2, 16).sum(-1).astype(np.float32)
+    scale = (amax * np.float32(1 / 127)).astype(np.float32)
+    sums = scale[..., 0] * q.sum(-1).astype(np.float32)
     return q.reshape(m, kp), scale[..., 0], sums.reshape(m, -1), (q.astype(np.float64) * scale).reshape(m, kp)[:, :k]
 
 
@@ -129,6 +130,18 @@ class Device:
             w.plane[i] = self.put(p)
         return w
 
+    def int8(self, arguments, field, m, n, launch, y):
+        """Runs launch with an ActInt8 output; error against the float64 result y in blocks."""
+        np_ = -(-n // 32) * 32
+        q, scale, sums = self.out((m, np_), np.int8), self.out((m, np_ // 16)), self.out((m, np_ // 16))
+        setattr(arguments, field, self.A.ActInt8(q.data.ptr, scale.data.ptr, sums.data.ptr))
+        launch()
+        q, scale, sums = self.got(q, (m, np_)), self.got(scale, (m, np_ // 16)), self.got(sums, (m, np_ // 16))
+        assert (q[:, n:] == 0).all(), "padding is not zero"
+        value = (q.reshape(m, -1, 16).astype(np.float64) * scale[..., None]).reshape(m, np_)[:, :n]
+        assert nmse(sums, q.reshape(m, -1, 16).astype(np.float64).sum(-1) * scale) < 1e-12, "sums"
+        return nmse(value, int8_blocks(y.astype(np.float32))[3]), 1e-5  # one unit in a few places
+
     def act_half(self, x, kind):
         """ActHalf of x [M, K] as convert makes it, and what it is worth."""
         m, k = x.shape
@@ -141,12 +154,12 @@ class Device:
         return h, (t0, t1, scale)
 
 
-def linear_case(part, template, m, k, segments, epilogue=NONE, norm=False, input_=0, tolerance=None, seed=1, w_scale=16.0, **params):
+def linear_case(part, template, m, k, segments, epilogue=NONE, norm=False, input_=0, tolerance=None, seed=1, w_scale=16.0, output=0, **params):
     """segments: (format, layout or None, n, bias)."""
     import weights
     segments = [(f, l or weights.preferred_layout(f), n, b) for f, l, n, b in segments]
     gemm = template == "gemm"
-    kernel = Kernel(template, m=0 if gemm else m, k=k, segments=segments, kEpilogue=epilogue, kNorm=norm, kInput=input_, kOutput=0, **params)
+    kernel = Kernel(template, m=0 if gemm else m, k=k, segments=segments, kEpilogue=epilogue, kNorm=norm, kInput=input_, kOutput=output, **params)
 
     def run(d):
         rng = np.random.default_rng(seed)
@@ -190,6 +203,8 @@ def linear_case(part, template, m, k, segments, epilogue=NONE, norm=False, input
             res = rng.standard_normal((m, stride)).astype(np.float32)
             a.residual = d.put(res)
             results[0] = results[0] + res[:, :n]
+        if output == 1:
+            return d.int8(a, "yq", m, n, lambda: d.run(kernel, a, m), results[0])
         d.run(kernel, a, m)
         worst = 0.0
         for r, (out, n, stride) in zip(results, outs):
@@ -200,6 +215,37 @@ def linear_case(part, template, m, k, segments, epilogue=NONE, norm=False, input
         return worst, limit
 
     case(part, kernel, run)
+
+
+def chain_case(fmt, n, template):
+    """Fifty dependent GEMVs through three buffers, with programmatic dependent launch and without: the same bits."""
+    kernels = [Kernel(template, m=1, k=n, segments=[(fmt, "planar" if template == "gemv_int" else "row_major", n, False)], kEpilogue=e, kNorm=e == 0,
+                      kInput=0, kOutput=0, **p) for e, p in ((0, dict(warps=4, ctas=4)), (1, dict(warps=8, ctas=1)), (0, dict(warps=2, ctas=8)))]
+
+    def run(d):
+        import weights
+        rng = np.random.default_rng(11)
+        loaded = [d.load(k) for k in kernels]
+        w = d.weight(fmt, kernels[0].segments[0][1], weights.random_blocks(fmt, n, n, rng))
+        norm = d.put(np.ones(n, np.float32))
+        results = []
+        for pdl in (False, True, True):
+            buffers = [d.cp.zeros(n, np.float32) for _ in range(3)]
+            buffers[0][:] = d.cp.asarray(np.random.default_rng(1).standard_normal(n).astype(np.float32))
+            def chain():
+                for i in range(50):
+                    a = d.A.LinearArgs(x=buffers[i % 3].data.ptr, norm=norm, eps=1e-5, residual=buffers[i % 3].data.ptr)
+                    a.w[0], a.y[0], a.y_stride[0] = w, buffers[(i + 1) % 3].data.ptr, n
+                    loaded[i % 3].launch(a, pdl=pdl)
+            graph, stream = d.device.capture(chain)
+            graph.launch(stream)
+            stream.synchronize()
+            results.append(np.stack([b.get() for b in buffers]).view(np.uint32))
+        assert np.isfinite(results[0].view(np.float32)).all()
+        return float(sum((r != results[0]).sum() for r in results)), 0.5
+
+    case("chain", kernels[0], run)
+    kernels[0].also = kernels[1:]
 
 
 def ptx_case(n, k, m, bias, epilogue):
@@ -267,15 +313,7 @@ def activation_case(template, k, m, output, swiglu=False, groups=1):
             d.run(kernel, a, m)
             return nmse(d.got(out, (m, groups * k)), y), 1e-12
         if output == 1:
-            q, scale, sums = d.out((m, kp), np.int8), d.out((m, kp // 32)), d.out((m, kp // 16))
-            a.yq = d.A.ActInt8(q.data.ptr, scale.data.ptr, sums.data.ptr)
-            d.run(kernel, a, m)
-            q, scale, sums = d.got(q, (m, kp)), d.got(scale, (m, kp // 32)), d.got(sums, (m, kp // 16))
-            assert (q[:, k:] == 0).all(), "padding is not zero"
-            value = (q.reshape(m, -1, 32).astype(np.float64) * scale[..., None]).reshape(m, kp)[:, :k]
-            want = q.reshape(m, -1, 16).astype(np.float64).sum(-1) * np.repeat(scale, 2, -1)
-            assert nmse(sums, want) < 1e-12, "sums"
-            return nmse(value, int8_blocks(y.astype(np.float32))[3]), 1e-6  # one unit in a few places
+            return d.int8(a, "yq", m, k, lambda: d.run(kernel, a, m), y)
         t = [d.out((m, kp), np.uint16) for _ in range(2)]
         scale = d.out((m,))
         a.yh.term[0], a.yh.term[1], a.yh.scale = t[0].data.ptr, t[1].data.ptr, scale.data.ptr
@@ -309,13 +347,13 @@ def elementwise_case(template, k, m):
 
 
 def attention_case(template, heads, kv_heads, dim, steps, kind=2, rope_dims=None, qk_norm=False, fused=False, window=0, n_ctx=None, n_seq=2,
-                   tolerance=None, **params):
+                   tolerance=None, output=0, **params):
     """steps: (sequence, position) of each row. The cache below each sequence's first new position is random."""
     rope_dims = dim if rope_dims is None else rope_dims
     m = len(steps)
     n_ctx = n_ctx or max(p for _, p in steps) + 5
     common = dict(kHeads=heads, kKvHeads=kv_heads, kHeadDim=dim, kRopeDims=rope_dims, kRopeKind=kind, kQkNorm=qk_norm, kWindow=window)
-    attention = Kernel(template, m=0 if template == "attention_prompt" else m, kFused=fused, **common, **params)
+    attention = Kernel(template, m=0 if template == "attention_prompt" else m, kFused=fused, **(dict(kOutput=output) if output else {}), **common, **params)
     rope_kv = Kernel("rope_kv", m=0, kFused=False, **common)
 
     def run(d):
@@ -360,6 +398,8 @@ def attention_case(template, heads, kv_heads, dim, steps, kind=2, rope_dims=None
             d.run(rope_kv, a, m)
             assert nmse(d.got(q_out, (m, heads, dim)), qr) < 1e-11, "rope_kv: q"
             a.q = q_out.data.ptr
+        if output == 1:
+            return d.int8(a, "outq", m, heads * dim, lambda: d.run(attention, a, m, times=2), y.reshape(m, -1))
         d.run(attention, a, m, times=2)  # twice: the counters must come back to zero
         for i, (s, p) in enumerate(steps):
             assert nmse(kc[s, :, p].get(), ref_k[s, :, p]) < 1e-6 and nmse(vc[s, :, p].get(), ref_v[s, :, p]) == 0, "cache"
@@ -444,6 +484,17 @@ def cases(quick):
     for lanes in (4, 8, 16, 32):
         for rows, depth in ((1, 1), (2, 3), (4, 2), (2, 7)):
             linear_case("gemv_int", "gemv_int", 1, 1536, [q(201)], NONE, lanes=lanes, rows=rows, depth=depth, warps=4)
+    for m in (1, 3):
+        for n, p in ((301, dict(lanes=16, rows=2, warps=8)), (320, dict(lanes=16, rows=4, warps=8)), (1000, dict(lanes=8, rows=2, warps=16)),
+                     (700, dict(lanes=16, rows=2, warps=8, split=2)), (100, dict(lanes=32, rows=2, warps=8))):
+            linear_case("gemv_int", "gemv_int", m, 1536, [q(n), q(n)], SWIGLU, True, output=1, **p)
+    for split in (2, 4, 8):
+        linear_case("gemv_int", "gemv_int", 1, 8960, [q(101)], RESIDUAL, input_=1, split=split, lanes=32)
+        linear_case("gemv_int", "gemv_int", 2, 8960, [q(101), q(31, True, "q6_k")], NONE, split=split, lanes=16)
+        linear_case("gemv_int", "gemv_int", 1, 1536, [q(301), q(301)], SWIGLU, True, split=split, rows=4)
+        linear_case("gemv_float", "gemv_float", 2, 1537, [("f32", None, 101, True)], RESIDUAL, split=split)
+        linear_case("gemv_float", "gemv_float", 1, 8960, [("f32", None, 101, True)], RESIDUAL, split=split)
+        linear_case("gemv_float", "gemv_float", 3, 896, [("f16", None, 101, True), ("f16", None, 101, True)], SWIGLU, split=split)
     for f in spec.CODECS:
         for l in layouts(f):
             linear_case("gemv_float", "gemv_float", 1, 512, [(f, l, 133, False)])
@@ -454,6 +505,8 @@ def cases(quick):
     linear_case("gemv_float", "gemv_float", 8, 18944, [("f16", None, 5, False)], NONE)
     linear_case("gemv_float", "gemv_float", 1, 3, [("f32", None, 5, False)], NONE)
     linear_case("gemv_float", "gemv_float", 1, 3584, [("q4_k", None, 5, False), ("q6_k", None, 5, False)], NONE, True)
+    for fmt, n, t in (("q4_k", 1536, "gemv_int"), ("q4_k", 4096, "gemv_int"), ("f32", 896, "gemv_float")):
+        chain_case(fmt, n, t)
     for n, k, m, b, e in ((1001, 1537, 2, True, 1), (5, 3, 1, False, 0), (1536, 8960, 1, False, 1), (7, 128, 1, True, 0), (64, 516, 8, False, 0)):
         ptx_case(n, k, m, b, e)
     for f in spec.CODECS:
@@ -470,6 +523,10 @@ def cases(quick):
     linear_case("gemm", "gemm", 33, 1537, [("f16", None, 301, True)], NONE, input_=4)
     linear_case("gemm", "gemm", 33, 100, [("bf16", None, 301, True)], NONE, input_=2)
     linear_case("gemm", "gemm", 33, 3, [("f32", None, 1, True)], NONE, input_=3)
+    for split in (2, 4):
+        linear_case("gemm", "gemm", 300, 1536, [q(301), q(301)], SWIGLU, input_=2, split=split)
+        linear_case("gemm", "gemm", 70, 768, [q(200, True), q(100, True, "q6_k")], NONE, input_=2, split=split, bm=64)
+        linear_case("gemm", "gemm", 129, 1537, [("f32", None, 301, True)], RESIDUAL, input_=3, bk=32, split=split, bm=64, bn=64)
     for bm, bn in ((64, 64), (64, 128), (128, 64)):
         for bk, stages in ((64, 2), (128, 2), (64, 3)):
             linear_case("gemm", "gemm", 200, 1024, [q(300), q(300)], SWIGLU, input_=2, bm=bm, bn=bn, bk=bk, stages=stages)
@@ -492,6 +549,8 @@ def cases(quick):
     for p in (257, 3000, 9000):
         attention_case("attention_decode", 28, 4, 128, [(0, p)], fused=True, tiles=2)
         attention_case("attention_decode", 28, 4, 128, [(0, p)], fused=True, terms=1, least=128, warps=4)
+    attention_case("attention_decode", 28, 4, 128, [(0, 700)], fused=True, output=1)
+    attention_case("attention_decode", 14, 2, 64, [(0, 3), (1, 70)], output=1)
     attention_case("attention_decode", 14, 2, 64, [(0, 700)], fused=True, window=100, rope_dims=32)
     attention_case("attention_decode", 8, 4, 64, [(0, 3), (1, 700), (2, 0), (3, 5000)], n_seq=4)
     attention_case("attention_decode", 8, 4, 64, [(0, 3), (0, 4), (0, 5), (1, 0), (1, 1)], n_seq=4)

@@ -42,6 +42,15 @@ class Loaded:
             check(_cuda.cuFuncSetAttribute(self.function, 8, c_int(self.shape.shared_bytes)), f"{self.shape.shared_bytes} bytes of shared memory")
         self.scratch = cupy.zeros(max(self.shape.scratch_bytes, 16), cupy.uint8)
 
+    def trace(self):
+        """Nanoseconds of the last launch's marks, [CTAs, 8]; compiled with spec.TRACE."""
+        import numpy as np
+        at, size = c_void_p(), c_size_t()
+        check(_cuda.cuModuleGetGlobal_v2(byref(at), byref(size), self.module, b"apr_trace"), "apr_trace")
+        out = np.empty((1024, 8), np.uint64)
+        check(_cuda.cuMemcpyDtoH_v2(out.ctypes.data_as(c_void_p), at, c_size_t(out.nbytes)), "trace")
+        return out[:min(1024, self.shape.grid_x * self.shape.grid_y)]
+
     def launch(self, arguments, rows=1, pdl=True, stream=None):
         s = self.shape
         gy = -(-rows // s.tile_m) if s.tile_m else s.grid_y

@@ -8,6 +8,7 @@ import nvrtc
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TEMPLATES = os.path.join(ROOT, "ptx-templates")
+TRACE = False  # compile with APR_TRACE: kernels write down when they pass their marks
 STORE = os.environ.get("APR_GPU_STORE", os.path.join(ROOT, "carry", "kernels"))
 
 # format -> (codec type, codec text). Formats whose folder is missing are left out.
@@ -119,7 +120,7 @@ class Kernel:
     def build(self):
         """(cubin bytes, log), from the store when the same source was compiled before."""
         source, headers = self.source()
-        options = [f"--gpu-architecture=sm_{self.arch}{self.feature}", "-std=c++20", "-lineinfo", "-default-device", "--ptxas-options=-v"]
+        options = [f"--gpu-architecture=sm_{self.arch}{self.feature}", "-std=c++20", "-lineinfo", "-default-device", "--ptxas-options=-v"] + (["-DAPR_TRACE"] if TRACE else [])
         key = hashlib.sha256(json.dumps([source, sorted(headers.items()), options]).encode()).hexdigest()[:32]
         path = os.path.join(STORE, key)
         if not os.path.exists(path + ".cubin"):
