@@ -9,8 +9,8 @@ namespace apr {
 
 namespace {
 
-// Words up to this many bytes are merged by scanning their pairs for the lowest rank, with no heap to keep: English text
-// takes half the time. Lengths from 16 to 64 measure the same; both ways give the same tokens.
+// Words up to this many bytes are merged by scanning their pairs for the lowest rank, with no heap to keep:
+// English text takes half the time. Lengths from 16 to 64 measure the same; both ways give the same tokens.
 constexpr size_t kShortWord = 24;
 
 }  // namespace

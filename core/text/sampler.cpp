@@ -146,16 +146,28 @@ void Sampler::keep_top_k(std::span<const float> logits) {
 void Sampler::keep_top_p(double highest) {
   if (options_.top_p >= 1) return;
   double total = 0;
-  for (const Candidate& c : candidates_) total += exponential(c.logit - highest);
-  // The nucleus is usually a few tokens of many: order them by chunks until it is reached.
+  weights_.clear();
+  for (const Candidate& c : candidates_) {
+    weights_.push_back(exponential(c.logit - highest));
+    total += weights_.back();
+  }
+  // All tokens below this weight together do not make up what may be dropped, so none of them is kept: of a
+  // whole vocabulary a few hundred are usually left to be ordered.
+  const double least = (1 - options_.top_p) * total / static_cast<double>(candidates_.size());
+  size_t left = 0;
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (weights_[i] >= least) candidates_[left++] = candidates_[i];
+  }
+  candidates_.resize(left);
   double reached = 0;
   size_t ordered = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) {
     if (i == ordered) {
-      ordered = std::min(candidates_.size(), ordered == 0 ? 256 : ordered * 4);
-      std::partial_sort(candidates_.begin() + static_cast<ptrdiff_t>(i),
-                        candidates_.begin() + static_cast<ptrdiff_t>(ordered), candidates_.end(),
-                        more_probable);
+      ordered = std::min(candidates_.size(), ordered == 0 ? 1024 : ordered * 8);
+      const auto at = [&](size_t index) { return candidates_.begin() + static_cast<ptrdiff_t>(index); };
+      if (ordered < candidates_.size())
+        std::nth_element(at(i), at(ordered), candidates_.end(), more_probable);
+      std::sort(at(i), at(ordered), more_probable);
     }
     reached += exponential(candidates_[i].logit - highest);
     if (reached >= options_.top_p * total) {

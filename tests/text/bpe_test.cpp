@@ -20,7 +20,8 @@ using Ids = std::vector<int32_t>;
 using Merges = std::vector<std::pair<std::string, std::string>>;
 
 // The definition, quadratic and on strings: again and again, the leftmost pair of the lowest rank.
-std::vector<std::string> merged(const std::string& word, const std::map<std::pair<std::string, std::string>, size_t>& ranks) {
+std::vector<std::string> merged(const std::string& word,
+                                const std::map<std::pair<std::string, std::string>, size_t>& ranks) {
   std::vector<std::string> parts;
   for (const char c : word) parts.emplace_back(1, c);
   while (true) {
@@ -117,7 +118,8 @@ TEST_CASE("bytes without a token are the unknown token, or an error") {
   Metadata meta = bpe_vocab({});
   std::vector<Token> tokens{{"a"}, {"<unk>", 2}};
   put_tokens(meta, tokens, false);
-  CHECK_HAS(error_of([&] { return make_tokenizer(meta)->encode("ab").size(); }), "test.gguf: the vocabulary has no token for byte 0x62");
+  CHECK_HAS(error_of([&] { return make_tokenizer(meta)->encode("ab").size(); }),
+            "test.gguf: the vocabulary has no token for byte 0x62");
   meta.add("tokenizer.ggml.unknown_token_id", uint64_t{1});
   CHECK(make_tokenizer(meta)->encode("aba") == Ids{0, 1, 0});
 }
@@ -133,7 +135,8 @@ TEST_CASE("control tokens never come out of merging") {
 
 TEST_CASE("any bytes survive the round trip") {
   std::mt19937_64 random(3);
-  const Merges merges{{"a", "b"}, {" ", "a"}, {"\xD0", "\xB0"}, {"\xF0", "\x9F"}, {"\xF0\x9F", "\x98"}, {"1", "2"}};
+  const Merges merges{{"a", "b"},       {" ", "a"},           {"\xD0", "\xB0"},
+                      {"\xF0", "\x9F"}, {"\xF0\x9F", "\x98"}, {"1", "2"}};
   for (const char* pre : {"gpt-2", "llama-bpe", "qwen2", "default", "deepseek-v3", "gpt-4o"}) {
     Metadata meta = bpe_vocab(merges, {}, pre);
     meta.add("tokenizer.ggml.add_bos_token", false);

@@ -39,19 +39,20 @@ TEST_CASE("each family cuts as its model's tokenizer does") {
   const std::string text = "I'll  pay 12345 €, OK?!\n\n\tIt'S";
   CHECK(words("gpt-2", text) ==
         Words{"I", "'ll", " ", " pay", " 12345", " €,", " OK", "?!", "\n\n", "\t", "It", "'", "S"});
-  CHECK(words("llama-bpe", text) == Words{"I", "'ll", " ", " pay", " ", "123", "45", " €,", " OK", "?!\n\n", "\tIt", "'S"});
+  CHECK(words("llama-bpe", text) ==
+        Words{"I", "'ll", " ", " pay", " ", "123", "45", " €,", " OK", "?!\n\n", "\tIt", "'S"});
   CHECK(words("qwen2", text) ==
         Words{"I", "'ll", " ", " pay", " ", "1", "2", "3", "4", "5", " €,", " OK", "?!\n\n", "\tIt", "'S"});
-  CHECK(words("starcoder", text) ==
-        Words{"I", "'ll", " ", " pay", " ", "1", "2", "3", "4", "5", " €,", " OK", "?!", "\n\n", "\t", "It", "'", "S"});
-  CHECK(words("falcon", text) ==
-        Words{"I", "'", "ll", " ", " pay", " ", "123", "45", " €", ",", " OK", "?!", "\n\n", "\t", "It", "'", "S"});
-  CHECK(words("deepseek-llm", text) ==
-        Words{"I", "'", "ll", " ", " pay", " ", "12345", " ", "€", ",", " OK", "?!", "\n", "\n", "\tIt", "'", "S"});
+  CHECK(words("starcoder", text) == Words{"I", "'ll", " ", " pay", " ", "1", "2", "3", "4", "5", " €,", " OK",
+                                          "?!", "\n\n", "\t", "It", "'", "S"});
+  CHECK(words("falcon", text) == Words{"I", "'", "ll", " ", " pay", " ", "123", "45", " €", ",", " OK", "?!",
+                                       "\n\n", "\t", "It", "'", "S"});
+  CHECK(words("deepseek-llm", text) == Words{"I", "'", "ll", " ", " pay", " ", "12345", " ", "€", ",", " OK",
+                                             "?!", "\n", "\n", "\tIt", "'", "S"});
   CHECK(words("deepseek-v3", text) ==
         Words{"I", "'ll", " ", " pay", " ", "123", "45", " €,", " OK", "?!\n\n", "\tIt", "'S"});
-  CHECK(words("default", text) ==
-        Words{"I", "'", "ll", " ", " pay", " ", "123", "45", " €", ",", " OK", "?!", "\n\n", "\t", "It", "'", "S"});
+  CHECK(words("default", text) == Words{"I", "'", "ll", " ", " pay", " ", "123", "45", " €", ",", " OK", "?!",
+                                        "\n\n", "\t", "It", "'", "S"});
 }
 
 TEST_CASE("words split where case falls in o200k and tekken") {

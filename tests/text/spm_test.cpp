@@ -25,7 +25,8 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-// The definition, quadratic and on strings: again and again, the leftmost pair whose text has the highest score.
+// The definition, quadratic and on strings: again and again, the leftmost pair whose text has the highest
+// score.
 std::vector<std::string> merged(const std::string& text, const std::map<std::string, double>& scores) {
   std::vector<std::string> parts;
   for (size_t at = 0; at < text.size();) {
@@ -93,7 +94,8 @@ TEST_CASE("merging follows the definition, word by word") { compare_with_definit
 TEST_CASE("merging follows the definition, across spaces") { compare_with_definition(22, true); }
 
 TEST_CASE("text begins with a space, and so does text after a special token") {
-  const auto tokenizer = make_tokenizer(spm_vocab({{"▁", 1, -9}, {"a", 1, -9}, {"▁a", 1, -1}, {"<x>", 3}, {"tool", 4}}));
+  const auto tokenizer =
+      make_tokenizer(spm_vocab({{"▁", 1, -9}, {"a", 1, -9}, {"▁a", 1, -1}, {"<x>", 3}, {"tool", 4}}));
   CHECK(tokenizer->encode("a") == Ids{1, 261});
   CHECK(tokenizer->encode("a", kNoBos) == Ids{261});
   CHECK(tokenizer->encode(" a", kNoBos) == Ids{259, 261});
@@ -111,7 +113,8 @@ TEST_CASE("text begins with a space, and so does text after a special token") {
 }
 
 TEST_CASE("special, byte and unused tokens never come out of merging") {
-  const auto tokenizer = make_tokenizer(spm_vocab({{"<", 1, -1}, {"s", 1, -1}, {">", 1, -1}, {"<s", 1, -1}, {"as", 5, 0}, {"<0x0A", 1, -1}}));
+  const auto tokenizer = make_tokenizer(
+      spm_vocab({{"<", 1, -1}, {"s", 1, -1}, {">", 1, -1}, {"<s", 1, -1}, {"as", 5, 0}, {"<0x0A", 1, -1}}));
   CHECK(tokenizer->encode("<s>", {.add_bos = false}).size() == 5);  // three bytes of ▁, "<s", ">"
   for (const int32_t id : tokenizer->encode("<s> </s> <unk> <0x0A> as", kNoBos)) {
     const TokenType type = tokenizer->vocab().type[static_cast<size_t>(id)];
@@ -134,23 +137,27 @@ TEST_CASE("characters outside the vocabulary become byte tokens, or the unknown 
   CHECK(make_tokenizer(meta)->encode("aéa") == Ids{2, 1, 0, 1});
   put_tokens(meta, {{"b", 1, -1}, {"a", 1, -1}, {"▁", 1, -1}}, true);
   meta.erase("tokenizer.ggml.unknown_token_id");
-  CHECK_HAS(error_of([&] { return make_tokenizer(meta)->encode("é").size(); }), "test.gguf: the vocabulary has no token for 'é'");
+  CHECK_HAS(error_of([&] { return make_tokenizer(meta)->encode("é").size(); }),
+            "test.gguf: the vocabulary has no token for 'é'");
 }
 
 TEST_CASE("any bytes survive the round trip") {
   std::mt19937_64 random(5);
-  const auto tokenizer = make_tokenizer(spm_vocab({{"▁", 1, -9}, {"▁▁", 1, -1}, {"ab", 1, -2}, {"▁ab", 1, -1}, {"中", 1, -3}}));
+  const auto tokenizer =
+      make_tokenizer(spm_vocab({{"▁", 1, -9}, {"▁▁", 1, -1}, {"ab", 1, -2}, {"▁ab", 1, -1}, {"中", 1, -3}}));
   for (int i = 0; i < 500; ++i) {
     std::string text = random_text(random, random() % 60);
     CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
     text = random_bytes(random, random() % 100);
-    if (text.find("\xE2\x96\x81") == std::string::npos) CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
+    if (text.find("\xE2\x96\x81") == std::string::npos)
+      CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
   }
 }
 
 TEST_CASE("a made-up vocabulary of t<id> tokens encodes by bytes and decodes by name") {
   std::vector<Token> tokens;
-  for (int id = 259; id < 600; ++id) tokens.push_back({"t" + std::to_string(id), 1, -static_cast<double>(id - 259)});
+  for (int id = 259; id < 600; ++id)
+    tokens.push_back({"t" + std::to_string(id), 1, -static_cast<double>(id - 259)});
   Metadata meta = spm_vocab(tokens);
   meta.add("tokenizer.ggml.pre", std::string("default"));
   const auto tokenizer = make_tokenizer(meta);
@@ -162,7 +169,8 @@ TEST_CASE("a made-up vocabulary of t<id> tokens encodes by bytes and decodes by 
 }
 
 TEST_CASE("Phi-3's special tokens swallow the white space after them") {
-  const std::vector<Token> extra{{"▁", 1, -9}, {"a", 1, -9}, {"▁a", 1, -1}, {"<|user|>", 3}, {"<|endoftext|>", 3}};
+  const std::vector<Token> extra{
+      {"▁", 1, -9}, {"a", 1, -9}, {"▁a", 1, -1}, {"<|user|>", 3}, {"<|endoftext|>", 3}};
   Metadata meta = spm_vocab(extra);
   constexpr EncodeOptions kSpecial{.add_bos = false, .parse_special = true};
   CHECK(make_tokenizer(meta)->encode("<|user|> a", kSpecial) == Ids{262, 259, 261});
@@ -177,8 +185,13 @@ TEST_CASE("Phi-3's special tokens swallow the white space after them") {
 TEST_CASE("a text of a million bytes takes seconds at most, with words and without") {
   const auto start = std::chrono::steady_clock::now();
   for (const char* extra : {"zzz", "z▁z"}) {
-    const auto tokenizer = make_tokenizer(spm_vocab(
-        {{"a", 1, -9}, {"aa", 1, -1}, {"aaaa", 1, -2}, {"▁", 1, -9}, {"▁▁", 1, -3}, {"▁a", 1, -4}, {extra, 1, -5}}));
+    const auto tokenizer = make_tokenizer(spm_vocab({{"a", 1, -9},
+                                                     {"aa", 1, -1},
+                                                     {"aaaa", 1, -2},
+                                                     {"▁", 1, -9},
+                                                     {"▁▁", 1, -3},
+                                                     {"▁a", 1, -4},
+                                                     {extra, 1, -5}}));
     for (const char* unit : {"a", " ", "a ", "\xE2"}) {
       std::string text;
       while (text.size() < 1000000) text += unit;

@@ -42,7 +42,8 @@ TEST_CASE("a SentencePiece vocabulary is read with its defaults") {
 
 TEST_CASE("SentencePiece ids that the file leaves out are found by their texts") {
   Metadata meta = spm_vocab({});
-  for (const char* key : {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"}) {
+  for (const char* key :
+       {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"}) {
     meta.erase(key);
   }
   const Vocab vocab = load_vocab(meta);
@@ -78,7 +79,7 @@ TEST_CASE("byte-level BPE's letters become bytes") {
   }
   CHECK(out.size() == 257);
   CHECK_FALSE(append_unlettered("a b", out));
-  CHECK_FALSE(append_unlettered("ń", out));    // U+0144, the first that is no letter
+  CHECK_FALSE(append_unlettered("ń", out));  // U+0144, the first that is no letter
   CHECK_FALSE(append_unlettered("<｜x｜>", out));
   CHECK_FALSE(append_unlettered("\xC4", out));
   CHECK_FALSE(append_unlettered("\xFF", out));
@@ -152,7 +153,8 @@ TEST_CASE("errors name the key, the value and the file") {
     m.add("tokenizer.ggml.model", std::string(model));
     return m;
   };
-  CHECK_HAS(load_error(with_model("bert")), "bad.gguf: tokenizer.ggml.model 'bert' is WordPiece, which is not supported");
+  CHECK_HAS(load_error(with_model("bert")),
+            "bad.gguf: tokenizer.ggml.model 'bert' is WordPiece, which is not supported");
   CHECK_HAS(load_error(with_model("t5")), "unigram, which is not supported");
   CHECK_HAS(load_error(with_model("rwkv")), "RWKV's, which is not supported");
   CHECK_HAS(load_error(with_model("x\x1b[31m")), "'x\\x1B[31m' is unknown");
@@ -168,14 +170,21 @@ TEST_CASE("errors name the key, the value and the file") {
     m.set(key, std::move(value));
     return load_error(m);
   };
-  CHECK_HAS(changed("tokenizer.ggml.bos_token_id", uint64_t{261}), "tokenizer.ggml.bos_token_id is 261, but the vocabulary has 261 tokens");
+  CHECK_HAS(changed("tokenizer.ggml.bos_token_id", uint64_t{261}),
+            "tokenizer.ggml.bos_token_id is 261, but the vocabulary has 261 tokens");
   CHECK_HAS(changed("tokenizer.ggml.eos_token_id", uint64_t{4294967295}), "4294967295");
   CHECK_HAS(changed("tokenizer.ggml.eot_token_id", int64_t{-1}), "tokenizer.ggml.eot_token_id");
-  CHECK_HAS(changed("tokenizer.ggml.scores", array_of(std::vector<double>{1.0})), "tokenizer.ggml.scores has 1 elements, tokenizer.ggml.tokens has 261");
-  CHECK_HAS(changed("tokenizer.ggml.scores", array_of(std::vector<double>(261, std::numeric_limits<double>::quiet_NaN()))), "tokenizer.ggml.scores[0] is not a number");
-  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(261, 7))), "tokenizer.ggml.token_type[0] is 7");
-  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(3, 1))), "token_type has 3 elements");
-  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(261, 6))), "token 0 '<unk>' has the type of a byte token");
+  CHECK_HAS(changed("tokenizer.ggml.scores", array_of(std::vector<double>{1.0})),
+            "tokenizer.ggml.scores has 1 elements, tokenizer.ggml.tokens has 261");
+  CHECK_HAS(changed("tokenizer.ggml.scores",
+                    array_of(std::vector<double>(261, std::numeric_limits<double>::quiet_NaN()))),
+            "tokenizer.ggml.scores[0] is not a number");
+  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(261, 7))),
+            "tokenizer.ggml.token_type[0] is 7");
+  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(3, 1))),
+            "token_type has 3 elements");
+  CHECK_HAS(changed("tokenizer.ggml.token_type", array_of(std::vector<int64_t>(261, 6))),
+            "token 0 '<unk>' has the type of a byte token");
   CHECK_HAS(changed("tokenizer.ggml.tokens", array_of(std::vector<std::string>{})), "has 0 elements");
   CHECK_HAS(load_error(spm_vocab({{"a"}, {"b"}, {"a"}})), "'a' twice, as tokens 259 and 261");
   CHECK(load_error(spm_vocab({{""}, {""}})) == "(no error)");  // reserved places
@@ -211,5 +220,8 @@ TEST_CASE("ids outside the vocabulary are errors") {
   const auto tokenizer = make_tokenizer(spm_vocab({}));
   CHECK_HAS(error_of([&] { return tokenizer->token_text(259); }), "there is no token 259: ids are 0 to 258");
   CHECK_HAS(error_of([&] { return tokenizer->eog(-1); }), "there is no token -1");
-  CHECK_HAS(error_of([&] { return tokenizer->decode(std::vector<int32_t>{5, 1000}); }), "there is no token 1000");
+  CHECK_HAS(error_of([&] {
+              return tokenizer->decode(std::vector<int32_t>{5, 1000});
+            }),
+            "there is no token 1000");
 }

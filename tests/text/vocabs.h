@@ -11,8 +11,8 @@
 
 namespace apr_test {
 
-// One token of a vocabulary; type as in tokenizer.ggml.token_type (1 normal, 2 unknown, 3 control, 4 user-defined,
-// 5 unused, 6 byte).
+// One token of a vocabulary; type as in tokenizer.ggml.token_type (1 normal, 2 unknown, 3 control, 4
+// user-defined, 5 unused, 6 byte).
 struct Token {
   std::string text;
   int64_t type = 1;
@@ -38,7 +38,8 @@ inline void put_tokens(apr::Metadata& meta, const std::vector<Token>& tokens, bo
   if (scores) meta.set("tokenizer.ggml.scores", array_of(values));
 }
 
-// The letter that byte-level BPE writes for a byte, as UTF-8; written out here to check the program's own table.
+// The letter that byte-level BPE writes for a byte, as UTF-8; written out here to check the program's own
+// table.
 inline std::string letter(unsigned byte) {
   unsigned code = byte;
   if (byte <= 0x20) {
@@ -119,17 +120,18 @@ inline std::string utf8(uint32_t code) {
   return out;
 }
 
-// Words, punctuation and white space of several scripts, and any character at all now and then. No U+2581, which
-// SentencePiece vocabularies use for the space.
+// Words, punctuation and white space of several scripts, and any character at all now and then. No U+2581,
+// which SentencePiece vocabularies use for the space.
 inline std::string random_text(std::mt19937_64& random, size_t characters) {
-  constexpr uint32_t kRanges[][2] = {{'a', 'z'},       {'a', 'f'},       {'A', 'Z'},       {'0', '9'},
-                                     {' ', '/'},       {'\t', '\r'},     {0x410, 0x44F},   {0x4E00, 0x4E40},
-                                     {0x300, 0x305},   {0x2000, 0x200A}, {0x1F600, 0x1F64F}, {0xE01, 0xE3A}};
+  constexpr uint32_t kRanges[][2] = {{'a', 'z'},     {'a', 'f'},       {'A', 'Z'},         {'0', '9'},
+                                     {' ', '/'},     {'\t', '\r'},     {0x410, 0x44F},     {0x4E00, 0x4E40},
+                                     {0x300, 0x305}, {0x2000, 0x200A}, {0x1F600, 0x1F64F}, {0xE01, 0xE3A}};
   std::string out;
   while (characters > 0) {
     const auto& range = kRanges[random() % (sizeof kRanges / sizeof kRanges[0])];
     size_t run = 1 + random() % 6;
-    for (; run > 0 && characters > 0; --run, --characters) out += utf8(range[0] + static_cast<uint32_t>(random() % (range[1] - range[0] + 1)));
+    for (; run > 0 && characters > 0; --run, --characters)
+      out += utf8(range[0] + static_cast<uint32_t>(random() % (range[1] - range[0] + 1)));
     if (random() % 2) out += ' ';
     if (random() % 40 == 0) {
       const auto code = static_cast<uint32_t>(random() % 0x110000);
