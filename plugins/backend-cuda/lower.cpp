@@ -85,7 +85,9 @@ class Lowering {
 
   Step& add(Op op, const std::string& stage, std::vector<uint32_t> ops) {
     Step step;
-    step.spec = {op, View::None, program_.m, 0, {}, {}};
+    // Linears and attention keep an exact number of rows in registers. The others have a CTA per row, and one kernel of
+    // each serves all programs.
+    step.spec = {op, View::None, op == Op::Linear || op == Op::Attention ? program_.m : 0, 0, {}, {}};
     step.stage = stage;
     for (const uint32_t i : ops) done_[i] = true;
     step.ops = std::move(ops);

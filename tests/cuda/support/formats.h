@@ -1,0 +1,16 @@
+// The weight formats that were built, for tests: read from the plugins of the build folder.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "apr/quant.h"
+
+namespace apr::test {
+
+// Every format of every quant plugin, by name. Loaded once per process.
+const std::vector<const apr_quant_format*>& formats();
+// Throws std::runtime_error for an unknown name.
+const apr_quant_format& format(const std::string& name);
+
+}  // namespace apr::test
