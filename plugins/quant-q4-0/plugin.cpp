@@ -1,6 +1,7 @@
 // The formats with one scale (and minimum) per 32 columns: q4_0, q4_1, q5_0, q5_1, q8_0.
 #include "apr/format.hpp"
 #include "apr/quantize.hpp"
+#include "cpu.hpp"
 #include "q4_0.h"
 #include "q4_1.h"
 #include "q5_0.h"
@@ -14,6 +15,19 @@ APR_EMBED_TEXT(q5_1_text, "q5_1.h");
 APR_EMBED_TEXT(q8_0_text, "q8_0.h");
 
 namespace {
+
+#if APR_HAS_X86_KERNELS
+template <class Block>
+struct Avx2Kernels {
+  static constexpr auto unpack_int = &q4_0_avx2::unpack_int<Block>;
+  static constexpr auto gemv_int = &apr::cpu::avx2::gemv_by<q4_0_avx2::Gemv<Block>>;
+};
+template <class Block>
+struct Avx512Kernels {
+  static constexpr auto unpack_int = &q4_0_avx2::unpack_int<Block>;  // a block is one 256-bit store: no wider is faster
+  static constexpr auto gemv_int = &apr::cpu::avx512::gemv_by<q4_0_avx512::Gemv<Block>>;
+};
+#endif
 
 // Integers of 32 columns: column i to the low nibble of byte i, column 16 + i to the high one; returns the fifth bits.
 uint32_t pack_nibbles(const float* q, int bias, uint8_t* qs) {
@@ -47,6 +61,10 @@ struct Q4_0 {
   static constexpr const char* kCppType = "apr::Q4_0";
   static constexpr const char* kSource = q4_0_text;
   static constexpr int kGgufType = 2;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<Q4_0Block>;
+  using Avx512 = Avx512Kernels<Q4_0Block>;
+#endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
     round_scaled(x, weight, -8.0f, 7.0f, block, q);
@@ -61,6 +79,10 @@ struct Q4_1 {
   static constexpr const char* kCppType = "apr::Q4_1";
   static constexpr const char* kSource = q4_1_text;
   static constexpr int kGgufType = 3;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<Q4_1Block>;
+  using Avx512 = Avx512Kernels<Q4_1Block>;
+#endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
     round_affine(x, weight, 15.0f, block, q);
@@ -75,6 +97,10 @@ struct Q5_0 {
   static constexpr const char* kCppType = "apr::Q5_0";
   static constexpr const char* kSource = q5_0_text;
   static constexpr int kGgufType = 6;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<Q5_0Block>;
+  using Avx512 = Avx512Kernels<Q5_0Block>;
+#endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
     round_scaled(x, weight, -16.0f, 15.0f, block, q);
@@ -90,6 +116,10 @@ struct Q5_1 {
   static constexpr const char* kCppType = "apr::Q5_1";
   static constexpr const char* kSource = q5_1_text;
   static constexpr int kGgufType = 7;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<Q5_1Block>;
+  using Avx512 = Avx512Kernels<Q5_1Block>;
+#endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
     round_affine(x, weight, 31.0f, block, q);
@@ -105,6 +135,10 @@ struct Q8_0 {
   static constexpr const char* kCppType = "apr::Q8_0";
   static constexpr const char* kSource = q8_0_text;
   static constexpr int kGgufType = 8;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<Q8_0Block>;
+  using Avx512 = Avx512Kernels<Q8_0Block>;
+#endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
     round_scaled(x, weight, -128.0f, 127.0f, block, q);

@@ -35,7 +35,7 @@ struct Gemv {
     for (int m = 0; m < kM; ++m) {
       const uint64_t x = m * a.x_stride + k;
       _mm256_store_ps(factor[m], _mm256_mul_ps(factors.scale, _mm256_loadu_ps(a.scale + x / 32)));
-      sum[m] = subtract_mins(sum[m], factors.min, a.sum + x / 16);
+      sum[m] = add_offsets(sum[m], factors.offset, a.sum + x / 16);
     }
     for (int g = 0; g < 4; ++g) {
       const __m256i bytes = load32(block + 16 + 32 * g);

@@ -80,6 +80,20 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
 
 // ---- tools for hand-written kernels ---------------------------------------------------------------------------------------
 
+// sum + v[i] * (xsum[2 i] + xsum[2 i + 1]), i < 8, spread over eight lanes: what offsets of 32 columns contribute.
+APR_FN __m256 add_offsets(__m256 sum, __m256 v, const float* xsum) {
+  const __m256 first = _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+  const __m256 last = _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
+  sum = _mm256_fmadd_ps(first, _mm256_loadu_ps(xsum), sum);
+  return _mm256_fmadd_ps(last, _mm256_loadu_ps(xsum + 8), sum);
+}
+
+APR_FN float half_at(const uint8_t* p) {
+  uint16_t h;
+  __builtin_memcpy(&h, p, 2);
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+
 // Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
 // and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page.
 template <class Kernel, int kM>

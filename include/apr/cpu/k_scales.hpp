@@ -19,31 +19,24 @@ APR_FN __m128i k_scales(__m128i head) {
   return _mm_or_si128(_mm_and_si128(lower, six), _mm_and_si128(upper, two));
 }
 
-// d * scale and dmin * min of the eight sub-blocks.
+// d * scale and -(dmin * min) of the eight sub-blocks.
 struct KFactors {
-  __m256 scale, min;
+  __m256 scale, offset;
 };
 APR_FN KFactors k_factors(const uint8_t* block) {
   const __m128i head = load16(block), bytes = k_scales(head);
   const __m128 halves = _mm_cvtph_ps(head);
   return {_mm256_mul_ps(_mm256_broadcastss_ps(halves), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))),
-          _mm256_mul_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(halves)),
-                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))))};
+          _mm256_xor_ps(_mm256_set1_ps(-0.0f),
+                        _mm256_mul_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(halves)),
+                                      _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))))};
 }
 
 // What unpack_int reports for a block.
 APR_FN void store_k_factors(const uint8_t* block, float* scale, float* offset) {
   const KFactors factors = k_factors(block);
   _mm256_storeu_ps(scale, factors.scale);
-  _mm256_storeu_ps(offset, _mm256_xor_ps(factors.min, _mm256_set1_ps(-0.0f)));
-}
-
-// sum of min * (sum of x) over a block's 256 columns, eight lanes, subtracted from `sum`. xsum: 16 sums of 16 columns.
-APR_FN __m256 subtract_mins(__m256 sum, __m256 min, const float* xsum) {
-  const __m256 first = _mm256_permutevar8x32_ps(min, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-  const __m256 last = _mm256_permutevar8x32_ps(min, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
-  sum = _mm256_fnmadd_ps(first, _mm256_loadu_ps(xsum), sum);
-  return _mm256_fnmadd_ps(last, _mm256_loadu_ps(xsum + 8), sum);
+  _mm256_storeu_ps(offset, factors.offset);
 }
 
 }  // namespace apr::cpu::avx2
