@@ -129,7 +129,7 @@ APR_DEV void copy_async_wait() {
 
 APR_DEV void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 #endif
 }
 // A float of another CTA's shared memory, at the address where it is in one's own.

@@ -218,7 +218,7 @@ struct Gemv {
       }
       if constexpr (kQuantise) {
         if (i % kPasses == kPasses - 1) {
-          sync_some<kWarp * kSplit * kBlockTeams>(8 + team() / kBlockTeams);
+          sync_some<kWarp * kSplit * kBlockTeams>(9 + team() / kBlockTeams);
           // The team that made the block's first results quantises it.
           if (team() % kBlockTeams == 0 && part() == 0) {
 #pragma unroll

@@ -294,6 +294,7 @@ class Bench:
                 seen[role if role != "down6" else "down"] = loaded  # the last of each role
             for role in ("qkv", "attention", "o", "gate_up", "down", "head"):
                 t = seen[role].trace().astype(np.int64)
+                t = t[t[:, 6] > 0]
                 t0 = t0 if t0 is not None else t[:, 0].min()
                 marks = [m for m in range(8) if (t[:, m] > 0).all()]
                 print(f"  {role:10}" + "  ".join(f"{m}: {(t[:, m].min() - t0) / 1e3:.1f}/{(np.median(t[:, m]) - t0) / 1e3:.1f}/{(t[:, m].max() - t0) / 1e3:.1f}" for m in marks))
@@ -396,7 +397,7 @@ ATTENTION_CASES = {f"{n}@{p}": (h, kv, d, p, DECODE_VARIANTS) for n, h, kv, d in
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--parts", default="bandwidth,gemv,gemm,attention,step")
+    p.add_argument("--parts", default="bandwidth,gemv,gemm,attention,step,trace")
     p.add_argument("--models", default="7b-q4km,1.5b-q4km,0.5b-q4km,1.5b-f32,1.5b-f16,7b-q8")
     p.add_argument("--out")
     o = p.parse_args()

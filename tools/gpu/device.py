@@ -55,11 +55,16 @@ class Loaded:
         s = self.shape
         gy = -(-rows // s.tile_m) if s.tile_m else s.grid_y
         config = _Config(s.grid_x, gy, s.grid_z, s.block, 1, 1, s.shared_bytes, c_void_p(stream or cupy.cuda.get_current_stream().ptr), None, 0)
+        attributes = (_Attribute * 2)()
         if pdl and s.flags & 1:
-            attribute = _Attribute()
-            attribute.id = 6  # programmatic stream serialization
-            attribute.value[0] = 1
-            config.attrs, config.n = ctypes.pointer(attribute), 1
+            attributes[config.n].id = 6  # programmatic stream serialization
+            attributes[config.n].value[0] = 1
+            config.n += 1
+        if s.cluster_x > 1:
+            attributes[config.n].id = 4  # cluster dimension
+            (c_uint * 3).from_buffer(attributes[config.n].value)[:] = [s.cluster_x, 1, 1]
+            config.n += 1
+        config.attrs = attributes
         params = (c_void_p * 1)(ctypes.cast(byref(arguments), c_void_p))
         check(_cuda.cuLaunchKernelEx(byref(config), self.function, params, None), f"launch of {self.label}")
 
