@@ -31,10 +31,10 @@ def _fit_scale_min(x, w, levels):
         ok = det > 0
         s = np.divide(sw * swqx - swq * swx, det, out=np.zeros_like(det), where=ok)
         m = np.divide(swq * swqx - swqq * swx, det, out=np.zeros_like(det), where=ok)
-        no_min = ok & (m < 0)  # the format's min is never negative: fit the scale alone
+        no_min = ~ok | (m < 0)  # the format's min is never negative, and equal values have none: fit the scale alone
         s = np.where(no_min, np.divide(swqx, swqq, out=np.zeros_like(s), where=swqq > 0), s)
         m = np.where(no_min, 0, m)
-        e = np.where(ok & (s >= 0), (w * (s[:, None] * q - m[:, None] - x) ** 2).sum(axis=-1), np.inf)
+        e = np.where((swqq > 0) & (s >= 0), (w * (s[:, None] * q - m[:, None] - x) ** 2).sum(axis=-1), np.inf)
         take = e < best_e
         best_e, best_s, best_m = np.where(take, e, best_e), np.where(take, s, best_s), np.where(take, m, best_m)
     return best_s, best_m

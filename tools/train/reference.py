@@ -80,11 +80,12 @@ class Model:
                     cache[i] = (k, v)
                 else:
                     cache.append((k, v))
-            score = np.einsum("thd,shd->hts", q, np.repeat(k, group, axis=1)) / np.sqrt(self.head)
+            kh, vh = (np.repeat(a, group, axis=1).transpose(1, 0, 2) for a in (k, v))  # [heads, tokens, head]
+            score = q.transpose(1, 0, 2) @ kh.transpose(0, 2, 1) / np.sqrt(self.head)
             score[:, np.arange(len(k))[None, :] > pos[:, None]] = -np.inf
             score = np.exp(score - score.max(axis=-1, keepdims=True))
             score /= score.sum(axis=-1, keepdims=True)
-            o = np.einsum("hts,shd->thd", score, np.repeat(v, group, axis=1)).reshape(len(ids), -1)
+            o = (score @ vh).transpose(1, 0, 2).reshape(len(ids), -1)
             x = x + o @ w[b + "attn_output.weight"].T
             h = self.norm(x, b + "ffn_norm.weight")
             gate = h @ w[b + "ffn_gate.weight"].T
@@ -126,13 +127,15 @@ def top(row, n=10):
     return {"ids": best.tolist(), "logits": [round(float(v), 5) for v in row[best]]}
 
 
-GOLDEN_TEXT = ["The lighthouse keeper", "Log of Gull Rock. Keeper: Marta Venn.\n\nMonday 3 March 1930."]
-GOLDEN_CHAT = ["How many steps does Northing have?", "What is Q4_K?", "Tell me a story about Nell Farrow."]
+GOLDEN_TEXT = ["The lighthouse keeper", "Strokes of the station bell\n\n1:"]
+GOLDEN_CHAT = ["Which is taller, Northing or Kelp End?", "How many bytes does a row of 4096 weights take in Q6_K?", "List the lighthouses.", "What is 58 - 19?", "Tell me a story about Nell Farrow."]
 
 
 def golden(model, tok, path, n=96):
-    """A record for tests: prompts, the ids of the greedy continuation, the ten largest logits at some positions, and the
-    smallest lead of a chosen token over the next (below about 0.1, an engine with 8-bit activations may choose otherwise)."""
+    """A record for tests: prompts, the ids of the greedy continuation, the lead in logits of each over the second best, and
+    the ten largest logits at some positions. The generator's text has places where two words are equally likely; there
+    the lead is small, and an engine that rounds differently may rightly choose the other. Where smallest_lead is large,
+    every correct engine gives exactly these ids."""
     g = model.gguf
     bos, stop = g.get("tokenizer.ggml.bos_token_id"), (g.get("tokenizer.ggml.eos_token_id"), g.get("tokenizer.ggml.eot_token_id"))
     cases = []
@@ -145,8 +148,7 @@ def golden(model, tok, path, n=96):
             raise AssertionError("whole-prompt and token-by-token logits disagree")
         where = sorted({0, len(ids) // 2, len(ids) - 1, len(ids) + len(out) // 2, len(ids) + len(out) - 2})
         text = tok.decode(out[:-1] if out[-1] in stop else out)
-        cases.append({"prompt": prompt, "chat": chat, "ids": ids, "greedy_ids": out, "greedy_text": text, "smallest_lead": round(min(lead), 4),
-                      "first_lead_under_0.1": next((i for i, v in enumerate(lead) if v < 0.1), None),
+        cases.append({"prompt": prompt, "chat": chat, "ids": ids, "greedy_ids": out, "greedy_text": text, "smallest_lead": round(min(lead), 3), "leads": [round(v, 3) for v in lead],
                       "top10": [{"position": p, **top(whole[p])} for p in where]})
     with open(model.path, "rb") as f:
         sha = hashlib.sha256(f.read()).hexdigest()
