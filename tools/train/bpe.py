@@ -1,9 +1,10 @@
 """Byte-level BPE: training, encoding, decoding, in plain Python.
 
-The vocabulary is the kind that GGUF calls tokenizer.ggml.model = "gpt2", with pre-tokenizer "qwen2": words with their
-leading space, single digits, runs of punctuation, runs of white space. The expression below is that pre-tokenizer for
-ASCII text, which is all that the generators write; encode() refuses anything else rather than split it wrongly.
-Ids: 256 byte symbols in byte order, then merges in rank order, then the special tokens.
+The vocabulary is the kind that GGUF calls tokenizer.ggml.model = "gpt2", with pre-tokenizer "qwen2": words
+with their leading space, single digits, runs of punctuation, runs of white space. The expression below is
+that pre-tokenizer for ASCII text, which is all that the generators write; encode() refuses anything else
+rather than split it wrongly. Ids: 256 byte symbols in byte order, then merges in rank order, then the special
+tokens.
 """
 import collections
 import heapq
@@ -15,8 +16,10 @@ EOT, IM_START, IM_END = "\x01", "\x02", "\x03"
 SPECIAL = {EOT: "<|endoftext|>", IM_START: "<|im_start|>", IM_END: "<|im_end|>"}
 
 # Qwen2's published expression with \p{L} = [A-Za-z] and \p{N} = [0-9], the ASCII part of those classes.
-PRE = re.compile(r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]"
-                 r"| ?[^\sA-Za-z0-9]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+PRE = re.compile(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]"
+    r"| ?[^\sA-Za-z0-9]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _SPLIT = re.compile("([\x01\x02\x03])")
 
 
@@ -59,7 +62,7 @@ class Tokenizer:
                 r = self.rank.get((ids[best], ids[best + 1]))
                 if r is None:
                     break
-                ids[best:best + 2] = [256 + r]
+                ids[best : best + 2] = [256 + r]
             self.cache[piece] = ids
         return ids
 
@@ -82,7 +85,11 @@ class Tokenizer:
         """tokens, token types (1 normal, 3 control) and merges, as the GGUF metadata arrays hold them."""
         sym = byte_symbols()
         text = ["".join(sym[b] for b in t) for t in self.bytes_of]
-        return (text + list(SPECIAL.values()), [1] * len(text) + [3] * len(SPECIAL), [f"{text[a]} {text[b]}" for a, b in self.merges])
+        return (
+            text + list(SPECIAL.values()),
+            [1] * len(text) + [3] * len(SPECIAL),
+            [f"{text[a]} {text[b]}" for a, b in self.merges],
+        )
 
     def save(self, path):
         with open(path, "w") as f:
@@ -95,8 +102,8 @@ class Tokenizer:
 
 
 def train(words, size):
-    """A vocabulary of `size` entries, special tokens included, from {piece: count}. Ties go to the smaller pair, so that
-    the result depends on the counts alone."""
+    """A vocabulary of `size` entries, special tokens included, from {piece: count}. Ties go to the smaller
+    pair, so that the result depends on the counts alone."""
     text = [list(w.encode()) for w in words]
     count = list(words.values())
     pairs, where = collections.Counter(), collections.defaultdict(set)

@@ -10,10 +10,15 @@ import gguf_io
 import kquants
 from gguf_io import ARR, BOOL, F32, I32, STR, U32
 
-CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
-                 "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
-DESCRIPTION = ("A small model of the Merrow Isles and of quantization, trained from scratch on text that the apr project's own generator wrote. "
-               "It ships with apr, so that a broken kernel shows to the eye.")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] +"
+    " '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%"
+    " endif %}"
+)
+DESCRIPTION = (
+    "A small model of the Merrow Isles and of quantization, trained from scratch on text that the apr"
+    " project's own generator wrote. It ships with apr, so that a broken kernel shows to the eye."
+)
 
 
 def metadata(cfg, tokenizer, file_type):
@@ -21,19 +26,43 @@ def metadata(cfg, tokenizer, file_type):
     tokens, types, merges = tokenizer.gguf()
     ids = {t: i for i, t in enumerate(tokens)}
     return {
-        "general.architecture": (STR, "llama"), "general.type": (STR, "model"), "general.name": (STR, "Skerry 7M"), "general.basename": (STR, "skerry"),
-        "general.size_label": (STR, "7M"), "general.version": (STR, "1"), "general.organization": (STR, "apr"), "general.description": (STR, DESCRIPTION),
-        "general.license": (STR, "cc0-1.0"), "general.languages": (ARR, (STR, ["en"])), "general.tags": (ARR, (STR, ["text-generation"])),
-        "general.file_type": (U32, file_type), "general.alignment": (U32, gguf_io.ALIGN),
-        "llama.block_count": (U32, cfg["layers"]), "llama.context_length": (U32, cfg["context"]), "llama.embedding_length": (U32, cfg["dim"]),
-        "llama.feed_forward_length": (U32, cfg["ffn"]), "llama.attention.head_count": (U32, cfg["heads"]), "llama.attention.head_count_kv": (U32, cfg["kv_heads"]),
-        "llama.attention.key_length": (U32, cfg["head"]), "llama.attention.value_length": (U32, cfg["head"]), "llama.rope.dimension_count": (U32, cfg["head"]),
-        "llama.rope.freq_base": (F32, cfg["theta"]), "llama.attention.layer_norm_rms_epsilon": (F32, cfg["eps"]), "llama.vocab_size": (U32, len(tokens)),
-        "tokenizer.ggml.model": (STR, "gpt2"), "tokenizer.ggml.pre": (STR, "qwen2"), "tokenizer.ggml.tokens": (ARR, (STR, tokens)),
-        "tokenizer.ggml.token_type": (ARR, (I32, types)), "tokenizer.ggml.merges": (ARR, (STR, merges)),
-        "tokenizer.ggml.bos_token_id": (U32, ids["<|endoftext|>"]), "tokenizer.ggml.eos_token_id": (U32, ids["<|endoftext|>"]),
-        "tokenizer.ggml.eot_token_id": (U32, ids["<|im_end|>"]), "tokenizer.ggml.padding_token_id": (U32, ids["<|endoftext|>"]),
-        "tokenizer.ggml.add_bos_token": (BOOL, True), "tokenizer.ggml.add_eos_token": (BOOL, False), "tokenizer.ggml.add_space_prefix": (BOOL, False),
+        "general.architecture": (STR, "llama"),
+        "general.type": (STR, "model"),
+        "general.name": (STR, "Skerry 7M"),
+        "general.basename": (STR, "skerry"),
+        "general.size_label": (STR, "7M"),
+        "general.version": (STR, "1"),
+        "general.organization": (STR, "apr"),
+        "general.description": (STR, DESCRIPTION),
+        "general.license": (STR, "cc0-1.0"),
+        "general.languages": (ARR, (STR, ["en"])),
+        "general.tags": (ARR, (STR, ["text-generation"])),
+        "general.file_type": (U32, file_type),
+        "general.alignment": (U32, gguf_io.ALIGN),
+        "llama.block_count": (U32, cfg["layers"]),
+        "llama.context_length": (U32, cfg["context"]),
+        "llama.embedding_length": (U32, cfg["dim"]),
+        "llama.feed_forward_length": (U32, cfg["ffn"]),
+        "llama.attention.head_count": (U32, cfg["heads"]),
+        "llama.attention.head_count_kv": (U32, cfg["kv_heads"]),
+        "llama.attention.key_length": (U32, cfg["head"]),
+        "llama.attention.value_length": (U32, cfg["head"]),
+        "llama.rope.dimension_count": (U32, cfg["head"]),
+        "llama.rope.freq_base": (F32, cfg["theta"]),
+        "llama.attention.layer_norm_rms_epsilon": (F32, cfg["eps"]),
+        "llama.vocab_size": (U32, len(tokens)),
+        "tokenizer.ggml.model": (STR, "gpt2"),
+        "tokenizer.ggml.pre": (STR, "qwen2"),
+        "tokenizer.ggml.tokens": (ARR, (STR, tokens)),
+        "tokenizer.ggml.token_type": (ARR, (I32, types)),
+        "tokenizer.ggml.merges": (ARR, (STR, merges)),
+        "tokenizer.ggml.bos_token_id": (U32, ids["<|endoftext|>"]),
+        "tokenizer.ggml.eos_token_id": (U32, ids["<|endoftext|>"]),
+        "tokenizer.ggml.eot_token_id": (U32, ids["<|im_end|>"]),
+        "tokenizer.ggml.padding_token_id": (U32, ids["<|endoftext|>"]),
+        "tokenizer.ggml.add_bos_token": (BOOL, True),
+        "tokenizer.ggml.add_eos_token": (BOOL, False),
+        "tokenizer.ggml.add_space_prefix": (BOOL, False),
         "tokenizer.chat_template": (STR, CHAT_TEMPLATE),
     }
 
@@ -46,13 +75,15 @@ def write_f16(path, cfg, tokenizer, weights):
         kind = "F16" if w.ndim == 2 else "F32"
         if kind == "F16" and np.abs(w).max() > 65504:
             raise ValueError(f"{name}: a weight is too large for F16")
-        tensors.append((name, w.shape, kind, w.astype(np.float16).tobytes() if kind == "F16" else w.tobytes()))
+        tensors.append(
+            (name, w.shape, kind, w.astype(np.float16).tobytes() if kind == "F16" else w.tobytes())
+        )
     gguf_io.write(path, metadata(cfg, tokenizer, 1), tensors)
 
 
 def recipe_q4_k_m(name, layers):
-    """Tensor type in the usual Q4_K_M mix: the head (here the tied embedding) Q6_K; attn_v and ffn_down Q6_K in the first
-    and last eighth of the layers and in every third between; every other matrix Q4_K."""
+    """Tensor type in the usual Q4_K_M mix: the head (here the tied embedding) Q6_K; attn_v and ffn_down Q6_K
+    in the first and last eighth of the layers and in every third between; every other matrix Q4_K."""
     if name in ("token_embd.weight", "output.weight"):
         return "Q6_K"
     i, e = int(name.split(".")[1]), layers // 8
@@ -76,7 +107,7 @@ def quantize(source, target):
         kind = recipe_q4_k_m(name, layers)
         packed = (kquants.quantize_q4_k if kind == "Q4_K" else kquants.quantize_q6_k)(w.reshape(shape))
         back = (kquants.dequantize_q4_k if kind == "Q4_K" else kquants.dequantize_q6_k)(packed)
-        report.append((name, kind, float(np.sqrt(((back - w) ** 2).sum() / (w ** 2).sum()))))
+        report.append((name, kind, float(np.sqrt(((back - w) ** 2).sum() / (w**2).sum()))))
         tensors.append((name, shape, kind, packed))
     gguf_io.write(target, meta, tensors)
     return report

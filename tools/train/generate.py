@@ -11,11 +11,25 @@ import almanac
 import chat
 import stories
 
-PROSE = [(stories.story, 30), (stories.titled_story, 4), (almanac.log, 9), (almanac.letter, 8), (almanac.light_entry, 6), (almanac.person_entry, 4), (almanac.thing_entry, 4),
-         (almanac.compare_entry, 3), (almanac.manual, 6), (almanac.recipe, 4), (almanac.terms_article, 8), (chat.plain_qa, 5)]
+PROSE = [
+    (stories.story, 30),
+    (stories.titled_story, 4),
+    (almanac.log, 9),
+    (almanac.letter, 8),
+    (almanac.light_entry, 6),
+    (almanac.person_entry, 4),
+    (almanac.thing_entry, 4),
+    (almanac.compare_entry, 3),
+    (almanac.manual, 6),
+    (almanac.recipe, 4),
+    (almanac.terms_article, 8),
+    (chat.plain_qa, 5),
+]
 PROSE_FNS, PROSE_WEIGHTS = zip(*PROSE)
-CHAT_SHARE = 0.38   # of the documents that are no bundles
-BUNDLE_SHARE = 0.12  # several prose documents after one another, as a page of an almanac; teaches long contexts
+CHAT_SHARE = 0.38  # of the documents that are no bundles
+BUNDLE_SHARE = (
+    0.12  # several prose documents after one another, as a page of an almanac; teaches long contexts
+)
 HELDOUT_DOCS = 150
 
 
@@ -66,7 +80,9 @@ def heldout_text(limit):
 
 
 def main():
-    ap = argparse.ArgumentParser(description="Print documents of the training text, or write the held-out text.")
+    ap = argparse.ArgumentParser(
+        description="Print documents of the training text, or write the held-out text."
+    )
     ap.add_argument("--split", default="train")
     ap.add_argument("--first", type=int, default=0)
     ap.add_argument("--count", type=int, default=10)

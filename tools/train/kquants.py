@@ -2,10 +2,11 @@
 
 Q4_K, 144 bytes for 256 weights: d, dmin (f16), eight 6-bit scales and mins in 12 bytes, 256 values of 4 bits;
       w = d*scale*q - dmin*min, one scale and min for 32 weights.
-Q6_K, 210 bytes for 256 weights: low 4 bits, high 2 bits, sixteen int8 scales, d (f16); w = d*scale*(q-32), one scale for 16 weights.
+Q6_K, 210 bytes for 256 weights: low 4 bits, high 2 bits, sixteen int8 scales, d (f16); w = d*scale*(q-32),
+one scale for 16 weights.
 
-Both quantizers minimise a weighted squared error. The weight of an error is rms + |w|: large weights matter a little
-more, since they carry most of a dot product.
+Both quantizers minimise a weighted squared error. The weight of an error is rms + |w|: large weights matter a
+little more, since they carry most of a dot product.
 """
 import numpy as np
 
@@ -31,12 +32,18 @@ def _fit_scale_min(x, w, levels):
         ok = det > 0
         s = np.divide(sw * swqx - swq * swx, det, out=np.zeros_like(det), where=ok)
         m = np.divide(swq * swqx - swqq * swx, det, out=np.zeros_like(det), where=ok)
-        no_min = ~ok | (m < 0)  # the format's min is never negative, and equal values have none: fit the scale alone
+        no_min = ~ok | (
+            m < 0
+        )  # the format's min is never negative, and equal values have none: fit the scale alone
         s = np.where(no_min, np.divide(swqx, swqq, out=np.zeros_like(s), where=swqq > 0), s)
         m = np.where(no_min, 0, m)
         e = np.where((swqq > 0) & (s >= 0), (w * (s[:, None] * q - m[:, None] - x) ** 2).sum(axis=-1), np.inf)
         take = e < best_e
-        best_e, best_s, best_m = np.where(take, e, best_e), np.where(take, s, best_s), np.where(take, m, best_m)
+        best_e, best_s, best_m = (
+            np.where(take, e, best_e),
+            np.where(take, s, best_s),
+            np.where(take, m, best_m),
+        )
     return best_s, best_m
 
 
@@ -49,12 +56,15 @@ def quantize_q4_k(rows):
     d, dmin = _f16(s.max(axis=1) / 63), _f16(m.max(axis=1) / 63)
 
     def parts(v, top):
-        return np.clip(np.rint(np.divide(v, top[:, None], out=np.zeros_like(v), where=top[:, None] > 0)), 0, 63)
+        return np.clip(
+            np.rint(np.divide(v, top[:, None], out=np.zeros_like(v), where=top[:, None] > 0)), 0, 63
+        )
 
     sc0, mn0 = parts(s, d), parts(m, dmin)
     best_e = np.full(s.shape, np.inf)
     sc, mn, q = np.zeros_like(s), np.zeros_like(s), np.zeros_like(x)
-    # The rounded scale and min are no longer the best pair: look at their neighbours with the values chosen anew.
+    # The rounded scale and min are no longer the best pair: look at their neighbours with the values chosen
+    # anew.
     for ds in (0, -1, 1, -2, 2):
         for dm in (0, -1, 1, -2, 2):
             a, b = np.clip(sc0 + ds, 0, 63), np.clip(mn0 + dm, 0, 63)
@@ -93,7 +103,9 @@ def quantize_q6_k(rows):
     w = _importance(x)
     top = np.take_along_axis(x, np.abs(x).argmax(axis=-1)[..., None], axis=-1)[..., 0]  # with its sign
     best_e, best_s = np.full(top.shape, np.inf), np.zeros_like(top)
-    for steps in np.arange(-33.5, -29.9, 0.25):  # -32 is a value and 32 is none: the largest weight goes to the negative end
+    for steps in np.arange(
+        -33.5, -29.9, 0.25
+    ):  # -32 is a value and 32 is none: the largest weight goes to the negative end
         inv = np.divide(steps, top, out=np.zeros_like(top), where=top != 0)
         q = np.clip(np.rint(x * inv[..., None]), -32, 31)
         qq = (w * q * q).sum(axis=-1)
@@ -103,7 +115,9 @@ def quantize_q6_k(rows):
         best_e, best_s = np.where(take, e, best_e), np.where(take, s, best_s)
     peak = np.take_along_axis(best_s, np.abs(best_s).argmax(axis=-1)[:, None], axis=-1)[:, 0]
     d = _f16(peak / -128)
-    sc0 = np.clip(np.rint(np.divide(best_s, d[:, None], out=np.zeros_like(best_s), where=d[:, None] != 0)), -128, 127)
+    sc0 = np.clip(
+        np.rint(np.divide(best_s, d[:, None], out=np.zeros_like(best_s), where=d[:, None] != 0)), -128, 127
+    )
     best_e, sc, q = np.full(sc0.shape, np.inf), np.zeros_like(sc0), np.zeros_like(x)
     for ds in (0, -1, 1):
         a = np.clip(sc0 + ds, -128, 127)
@@ -114,7 +128,9 @@ def quantize_q6_k(rows):
         best_e, sc, q = np.where(take, e, best_e), np.where(take, a, sc), np.where(take[..., None], t, q)
     u = (q + 32).astype(np.uint8).reshape(-1, 2, 4, 32)  # two halves of 128 columns, each four runs of 32
     out = np.zeros((len(x), 210), np.uint8)
-    low = np.stack([(u[:, :, 0] & 15) | (u[:, :, 2] & 15) << 4, (u[:, :, 1] & 15) | (u[:, :, 3] & 15) << 4], axis=2)
+    low = np.stack(
+        [(u[:, :, 0] & 15) | (u[:, :, 2] & 15) << 4, (u[:, :, 1] & 15) | (u[:, :, 3] & 15) << 4], axis=2
+    )
     out[:, :128] = low.reshape(-1, 128)
     h = u >> 4
     out[:, 128:192] = (h[:, :, 0] | h[:, :, 1] << 2 | h[:, :, 2] << 4 | h[:, :, 3] << 6).reshape(-1, 64)
@@ -127,7 +143,10 @@ def dequantize_q6_k(data):
     b = np.frombuffer(data, np.uint8).reshape(-1, 210)
     low = b[:, :128].reshape(-1, 2, 2, 32)
     high = b[:, 128:192].reshape(-1, 2, 1, 32)
-    q = np.concatenate([low & 15, low >> 4], axis=2) | (np.concatenate([high, high >> 2, high >> 4, high >> 6], axis=2) & 3) << 4
+    q = (
+        np.concatenate([low & 15, low >> 4], axis=2)
+        | (np.concatenate([high, high >> 2, high >> 4, high >> 6], axis=2) & 3) << 4
+    )
     d = b[:, 208:210].copy().view(np.float16).astype(np.float64)
     sc = b[:, 192:208].copy().view(np.int8).astype(np.float64)
     return ((d * sc)[..., None] * (q.reshape(-1, 16, 16).astype(np.float64) - 32)).reshape(-1)

@@ -1,15 +1,16 @@
 """Turning templates into prose: the small grammar that every generator in this folder writes in.
 
 A template is a sentence with alternatives in round brackets, "(calm|quiet) sea", which may be nested or empty
-("(|very )cold"), and fields in braces, "{k} climbed the {steps} steps". All text is ASCII: the tokenizer's expression
-is then the same with Python's re as with a Unicode engine.
+("(|very )cold"), and fields in braces, "{k} climbed the {steps} steps". All text is ASCII: the tokenizer's
+expression is then the same with Python's re as with a Unicode engine.
 """
 import re
 
 _ALT = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 _START = re.compile(r"(^\"?|[.!?] \"?|\n\"?|[,:] \")([a-z])")
 
-SMALL = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+SMALL = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+"twelve",
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
 
 
@@ -28,9 +29,9 @@ _AN = re.compile(r"\b([Aa]) (?=[aeio][a-z]|MX)")
 
 
 def capitalize(text):
-    """A capital at the start, after each full stop and line end, and after an opening quotation mark. Not after a
-    closing one, where "said Marta" may follow: Teller begins each of its sentences with a capital instead. And "an"
-    where a field began with a vowel."""
+    """A capital at the start, after each full stop and line end, and after an opening quotation mark. Not
+    after a closing one, where "said Marta" may follow: Teller begins each of its sentences with a capital
+    instead. And "an" where a field began with a vowel."""
     return _START.sub(lambda m: m.group(1) + m.group(2).upper(), _AN.sub(r"\1n ", text))
 
 

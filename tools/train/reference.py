@@ -38,7 +38,11 @@ class Model:
             raise ValueError(f"{path}: architecture {g.get('general.architecture')}, expected llama")
         p = lambda key, default=None: g.get("llama." + key, default)
         self.layers, self.dim, self.heads = p("block_count"), p("embedding_length"), p("attention.head_count")
-        self.kv_heads, self.eps, self.theta = p("attention.head_count_kv"), p("attention.layer_norm_rms_epsilon"), p("rope.freq_base")
+        self.kv_heads, self.eps, self.theta = (
+            p("attention.head_count_kv"),
+            p("attention.layer_norm_rms_epsilon"),
+            p("rope.freq_base"),
+        )
         self.head = p("attention.key_length", self.dim // self.heads)
         self.w = {}
         for name, (shape, kind, data) in g.tensors.items():
@@ -60,11 +64,15 @@ class Model:
         angle = pos[:, None] * self.theta ** (-np.arange(0, self.head, 2) / self.head)
         c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
         out = np.empty_like(x)
-        out[..., 0::2], out[..., 1::2] = x[..., 0::2] * c - x[..., 1::2] * s, x[..., 0::2] * s + x[..., 1::2] * c
+        out[..., 0::2], out[..., 1::2] = (
+            x[..., 0::2] * c - x[..., 1::2] * s,
+            x[..., 0::2] * s + x[..., 1::2] * c,
+        )
         return out
 
     def forward(self, ids, cache=None):
-        """Logits[tokens, vocab] after each id. cache: a list that keeps the keys and values of earlier calls."""
+        """Logits[tokens, vocab] after each id. cache: a list that keeps the keys and values of earlier
+        calls."""
         past = cache[0][0].shape[0] if cache else 0
         pos = np.arange(past, past + len(ids))
         x, w, group = self.w["token_embd.weight"][ids], self.w, self.heads // self.kv_heads
@@ -105,17 +113,23 @@ class Model:
         return out, rows
 
 
+def ends(g):
+    """The id that begins a text, and those that end one."""
+    name = "tokenizer.ggml.{}_token_id".format
+    return g.get(name("bos")), (g.get(name("eos")), g.get(name("eot")))
+
+
 def chat_prompt(text):
     return f"{bpe.IM_START}user\n{text}{bpe.IM_END}\n{bpe.IM_START}assistant\n"
 
 
 def perplexity(model, tok, text, window):
-    """The text's tokens in windows of window-1, each after a BOS; every token is scored. Returns perplexity, bits per
-    byte, tokens."""
+    """The text's tokens in windows of window-1, each after a BOS; every token is scored. Returns perplexity,
+    bits per byte, tokens."""
     ids, bos = tok.encode(text), model.gguf.get("tokenizer.ggml.bos_token_id")
     nll = 0.0
     for i in range(0, len(ids), window - 1):
-        part = ids[i:i + window - 1]
+        part = ids[i : i + window - 1]
         z = model.forward(np.array([bos] + part[:-1]))
         z -= z.max(axis=-1, keepdims=True)
         nll += float((np.log(np.exp(z).sum(axis=-1)) - z[np.arange(len(part)), part]).sum())
@@ -128,16 +142,22 @@ def top(row, n=10):
 
 
 GOLDEN_TEXT = ["The lighthouse keeper", "Strokes of the station bell\n\n1:"]
-GOLDEN_CHAT = ["Which is taller, Northing or Kelp End?", "How many bytes does a row of 4096 weights take in Q6_K?", "List the lighthouses.", "What is 58 - 19?", "Tell me a story about Nell Farrow."]
+GOLDEN_CHAT = [
+    "Which is taller, Northing or Kelp End?",
+    "How many bytes does a row of 4096 weights take in Q6_K?",
+    "List the lighthouses.",
+    "What is 58 - 19?",
+    "Tell me a story about Nell Farrow.",
+]
 
 
 def golden(model, tok, path, n=96):
-    """A record for tests: prompts, the ids of the greedy continuation, the lead in logits of each over the second best, and
-    the ten largest logits at some positions. The generator's text has places where two words are equally likely; there
-    the lead is small, and an engine that rounds differently may rightly choose the other. Where smallest_lead is large,
-    every correct engine gives exactly these ids."""
+    """A record for tests: prompts, the ids of the greedy continuation, the lead in logits of each over the
+    second best, and the ten largest logits at some positions. The generator's text has places where two words
+    are equally likely; there the lead is small, and an engine that rounds differently may rightly choose the
+    other. Where smallest_lead is large, every correct engine gives exactly these ids."""
     g = model.gguf
-    bos, stop = g.get("tokenizer.ggml.bos_token_id"), (g.get("tokenizer.ggml.eos_token_id"), g.get("tokenizer.ggml.eot_token_id"))
+    bos, stop = ends(g)
     cases = []
     for prompt, chat in [(p, False) for p in GOLDEN_TEXT] + [(p, True) for p in GOLDEN_CHAT]:
         ids = [bos] + tok.encode(chat_prompt(prompt) if chat else prompt)
@@ -148,15 +168,39 @@ def golden(model, tok, path, n=96):
             raise AssertionError("whole-prompt and token-by-token logits disagree")
         where = sorted({0, len(ids) // 2, len(ids) - 1, len(ids) + len(out) // 2, len(ids) + len(out) - 2})
         text = tok.decode(out[:-1] if out[-1] in stop else out)
-        cases.append({"prompt": prompt, "chat": chat, "ids": ids, "greedy_ids": out, "greedy_text": text, "smallest_lead": round(min(lead), 3), "leads": [round(v, 3) for v in lead],
-                      "top10": [{"position": p, **top(whole[p])} for p in where]})
+        cases.append(
+            {
+                "prompt": prompt,
+                "chat": chat,
+                "ids": ids,
+                "greedy_ids": out,
+                "greedy_text": text,
+                "smallest_lead": round(min(lead), 3),
+                "leads": [round(v, 3) for v in lead],
+                "top10": [{"position": p, **top(whole[p])} for p in where],
+            }
+        )
     with open(model.path, "rb") as f:
         sha = hashlib.sha256(f.read()).hexdigest()
     with open(path, "w") as f:
-        head = {"model": os.path.basename(model.path), "sha256": sha, "arithmetic": "numpy float64 on the dequantized weights, no KV rounding",
-                "top10": "logits after the token at `position` of ids + greedy_ids"}
-        f.write("{\n" + "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items()) + ' "cases": [\n')
-        f.write(",\n".join("  {" + ",\n   ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in c.items()) + "}" for c in cases) + "\n ]\n}\n")
+        head = {
+            "model": os.path.basename(model.path),
+            "sha256": sha,
+            "arithmetic": "numpy float64 on the dequantized weights, no KV rounding",
+            "top10": "logits after the token at `position` of ids + greedy_ids",
+        }
+        f.write(
+            "{\n"
+            + "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items())
+            + ' "cases": [\n'
+        )
+        f.write(
+            ",\n".join(
+                "  {" + ",\n   ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in c.items()) + "}"
+                for c in cases
+            )
+            + "\n ]\n}\n"
+        )
     return cases
 
 
@@ -177,14 +221,19 @@ def main():
         model.forward(np.array([int(i) for i in a.ids.split(",")])).astype("<f4").tofile(a.out)
         return
     tok = tokenizer_of(model.gguf)
-    bos, stop = model.gguf.get("tokenizer.ggml.bos_token_id"), (model.gguf.get("tokenizer.ggml.eos_token_id"), model.gguf.get("tokenizer.ggml.eot_token_id"))
+    bos, stop = ends(model.gguf)
     if a.command == "generate":
-        out, _ = model.greedy([bos] + tok.encode(chat_prompt(a.prompt) if a.chat else a.prompt), a.tokens, stop)
+        out, _ = model.greedy(
+            [bos] + tok.encode(chat_prompt(a.prompt) if a.chat else a.prompt), a.tokens, stop
+        )
         print(("" if a.chat else a.prompt) + tok.decode(out[:-1] if out[-1] in stop else out))
     elif a.command == "perplexity":
         with open(a.file) as f:
             ppl, bpb, n = perplexity(model, tok, f.read(), a.window)
-        print(f"{os.path.basename(a.model)}: perplexity {ppl:.4f} over {n} tokens, {bpb:.4f} bits per byte, window {a.window} ({time.time() - start:.0f} s)")
+        print(
+            f"{os.path.basename(a.model)}: perplexity {ppl:.4f} over {n} tokens, {bpb:.4f} bits per byte,"
+            f" window {a.window} ({time.time() - start:.0f} s)"
+        )
     else:
         for c in golden(model, tok, a.file):
             print(f"--- {c['prompt']!r}: smallest lead {c['smallest_lead']}\n{c['greedy_text']}")
