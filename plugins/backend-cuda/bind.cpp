@@ -81,6 +81,7 @@ class Binder {
   }
   const BoundBuffer& at(int32_t buffer) const { return buffers_[static_cast<size_t>(buffer)]; }
   uint32_t width(int32_t buffer) const { return buffer < 0 ? 0 : program_.buffers[static_cast<size_t>(buffer)].width; }
+  Form form(int32_t buffer) const { return program_.buffers[static_cast<size_t>(buffer)].form; }
   float* floats(int32_t buffer) const { return buffer < 0 ? nullptr : reinterpret_cast<float*>(at(buffer).base); }
 
   ActInt8 int8(int32_t buffer) const {
@@ -95,7 +96,7 @@ class Binder {
   }
 
   void output(int32_t buffer, float** y, ActInt8& yq, ActHalf& yh) const {
-    switch (program_.buffers[static_cast<size_t>(buffer)].form) {
+    switch (form(buffer)) {
       case Form::Float:
         if (y == nullptr) break;
         *y = floats(buffer);
@@ -114,7 +115,7 @@ class Binder {
   LinearArgs linear() const {
     LinearArgs a{};
     a.m = rows();
-    switch (program_.buffers[static_cast<size_t>(step_.input[0])].form) {
+    switch (form(step_.input[0])) {
       case Form::Float: a.x = floats(step_.input[0]); break;
       case Form::Int8: a.xq = int8(step_.input[0]); break;
       case Form::F16: a.xh = half(step_.input[0], false); break;
@@ -130,7 +131,12 @@ class Binder {
       a.bias[s] = (*context_.vectors)[step_.biases[s]];
       a.w_scale[s] = (*context_.weight_scales)[static_cast<size_t>(step_.weights[s])];
     }
-    for (size_t o = 0; o < step_.outputs.size(); ++o) a.y[o] = floats(step_.outputs[o]), a.y_stride[o] = width(step_.outputs[o]);
+    for (size_t o = 0; o < step_.outputs.size(); ++o) {
+      if (form(step_.outputs[o]) == Form::Int8)
+        a.yq = int8(step_.outputs[o]);
+      else
+        a.y[o] = floats(step_.outputs[o]), a.y_stride[o] = width(step_.outputs[o]);
+    }
     return a;
   }
 
@@ -151,7 +157,9 @@ class Binder {
       a.k_cache = cache.k, a.v_cache = cache.v;
     }
     if (!step_.outputs.empty()) {
-      if (step_.spec.op == Op::Attention)
+      if (form(step_.outputs[0]) == Form::Int8)
+        a.outq = int8(step_.outputs[0]);
+      else if (step_.spec.op == Op::Attention)
         a.out = floats(step_.outputs[0]), a.out_stride = width(step_.outputs[0]);
       else
         a.q_out = floats(step_.outputs[0]);

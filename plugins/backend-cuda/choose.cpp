@@ -5,6 +5,7 @@
 
 #include "plugins/backend-cuda/failure.h"
 #include "plugins/backend-cuda/spec.h"
+#include "ptx-templates/args.h"
 
 namespace apr::cuda {
 
@@ -16,6 +17,29 @@ const apr_layout* find_layout(const apr_codec& codec, const std::string& name) {
   return nullptr;
 }
 
+int64_t constant(const KernelSpec& spec, const char* name) {
+  for (const Constant& c : spec.constants)
+    if (c.name == name) return c.value;
+  return 0;
+}
+
+bool holds(const TemplatePreset& preset, const KernelSpec& spec, const Target& target) {
+  int64_t n = 0, bits = 0;
+  for (const SegmentSpec& s : spec.segments) {
+    n += s.n;
+    bits = std::max<int64_t>(bits, (int64_t{s.codec->block_bytes} * 8 + s.codec->block / 2) / s.codec->block);
+  }
+  return std::all_of(preset.ranges.begin(), preset.ranges.end(), [&](const TemplatePreset::Range& range) {
+    const int64_t value = range.what == "m"          ? spec.m
+                          : range.what == "k"        ? spec.k
+                          : range.what == "n"        ? n
+                          : range.what == "segments" ? static_cast<int64_t>(spec.segments.size())
+                          : range.what == "bits"     ? bits
+                                                     : target.capability;
+    return range.least <= value && value <= range.most;
+  });
+}
+
 // "" when the template can serve the spec, else the reason why not. Fills the layouts.
 std::string refusal(const Template& t, const KernelSpec& spec, const Target& target, std::vector<const apr_layout*>& layouts) {
   if (t.view != spec.view) return fmt::format("eats the {} view", to_string(t.view));
@@ -24,6 +48,15 @@ std::string refusal(const Template& t, const KernelSpec& spec, const Target& tar
     return fmt::format("uses instructions of sm_{}a alone", t.arch);
   if (spec.m == 0 ? t.m_max != 0 : spec.m < t.m_min || (t.m_max != 0 && spec.m > t.m_max))
     return t.m_max == 0 ? fmt::format("serves {} tokens and more", t.m_min) : fmt::format("serves {} to {} tokens", t.m_min, t.m_max);
+  if (spec.segments.size() > t.max_segments) return fmt::format("takes {} matrices at most", t.max_segments);
+  if (!t.norm && constant(spec, "kNorm") != 0) return "folds no norm in";
+  constexpr const char* kEpilogues[] = {"none", "residual", "swiglu"};
+  static_assert(kEpilogueNone == 0 && kEpilogueResidual == 1 && kEpilogueSwiglu == 2);
+  if (!t.epilogues.empty() && std::find(t.epilogues.begin(), t.epilogues.end(), kEpilogues[constant(spec, "kEpilogue")]) == t.epilogues.end())
+    return fmt::format("has no {} epilogue", kEpilogues[constant(spec, "kEpilogue")]);
+  for (const SegmentSpec& segment : spec.segments)
+    if (!t.formats.empty() && std::find(t.formats.begin(), t.formats.end(), segment.format) == t.formats.end())
+      return fmt::format("does not read {}", segment.format);
   layouts.clear();
   for (const SegmentSpec& segment : spec.segments) {
     const apr_layout* chosen = nullptr;
@@ -72,9 +105,18 @@ std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& s
   KernelConfig config;
   config.kernel = able[0].kernel;
   config.layouts = able[0].layouts;
-  for (const TemplateParam& param : config.kernel->params) config.params.push_back({param.name, param.preset, Constant::Type::Int});
+  const auto preset = std::find_if(config.kernel->presets.begin(), config.kernel->presets.end(),
+                                   [&](const TemplatePreset& p) { return holds(p, spec, target); });
+  for (const TemplateParam& param : config.kernel->params) {
+    int64_t value = param.preset;
+    if (preset != config.kernel->presets.end())
+      for (const auto& [name, measured] : preset->params)
+        if (name == param.name) value = measured;
+    config.params.push_back({param.name, value, Constant::Type::Int});
+  }
   config.reason = able.size() == 1 ? "the only template that serves it" : "newest architecture, then narrowest range of tokens; also able:";
   for (size_t i = 1; i < able.size(); ++i) config.reason += " " + able[i].kernel->name;
+  if (preset != config.kernel->presets.end()) config.reason += "; parameters: " + preset->why;
   return config;
 }
 

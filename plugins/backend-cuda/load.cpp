@@ -277,10 +277,10 @@ void Session::measure_weight_ranges() {
     if (ranges_[w] == nullptr) continue;
     if (!std::isfinite(largest[w]))
       throw failure(APR_INVALID, "tensor {}: it holds a NaN or infinity", plan_.weights[w]->name);
-    // f16 ends at 65504; ordinary weights are far below and stay as they are.
+    // Brought just below 2^15: f16 ends at 65504, and below 2^-14 it loses bits.
     int exponent = 0;
     std::frexp(largest[w], &exponent);
-    if (exponent > 15) weight_scales_[w] = std::ldexp(1.0f, 15 - exponent);
+    if (largest[w] > 0) weight_scales_[w] = std::ldexp(1.0f, 15 - exponent);
   }
 }
 

@@ -78,9 +78,32 @@ class Lowering {
     int32_t& index = buffer_of_[static_cast<size_t>(value)];
     if (index < 0) {
       const bool crosses = std::find(crossing_.begin(), crossing_.end(), value) != crossing_.end();
-      index = add_buffer(Form::Float, width(value), value, crosses || value == plan_.logits ? Buffer::Place::Outlet : Buffer::Place::Arena);
+      if (written_as_int8(value))
+        index = add_buffer(Form::Int8, width(value), -1);
+      else
+        index = add_buffer(Form::Float, width(value), value, crosses || value == plan_.logits ? Buffer::Place::Outlet : Buffer::Place::Arena);
     }
     return index;
+  }
+
+  // Results of attention and SwiGLU that only integer GEMVs read are quantised by whoever makes them, once, instead of by
+  // every CTA of the reader.
+  bool written_as_int8(int32_t value) const {
+    const int32_t made_by = flow_.producer[static_cast<size_t>(value)];
+    const apr_op_kind kind = flow_.op(made_by).kind;
+    if (!options_.fuse || program_.m == 0 || value == plan_.logits || width(value) % 32 != 0) return false;
+    // A SwiGLU of float matrices is the float GEMV's, which writes floats; one that is a kernel of its own does, too.
+    if (kind == APR_OP_SWIGLU) {
+      const int32_t gate = flow_.producer[static_cast<size_t>(flow_.op(made_by).in[0])];
+      if (!patterns_.absorbed[static_cast<size_t>(made_by)] || linear_view(codec(flow_.op(gate)), program_.m, options_) != View::Int) return false;
+    } else if (kind != APR_OP_ATTENTION || flow_.op(made_by).head_dim % kActBlock != 0) {
+      return false;
+    }
+    const std::vector<uint32_t>& readers = flow_.readers[static_cast<size_t>(value)];
+    return !readers.empty() && std::all_of(readers.begin(), readers.end(), [&](uint32_t r) {
+      return plan_.ops[r]->kind == APR_OP_LINEAR && flow_.is_head(static_cast<int32_t>(r)) == program_.head &&
+             linear_view(codec(*plan_.ops[r]), program_.m, options_) == View::Int;
+    });
   }
 
   Step& add(Op op, const std::string& stage, std::vector<uint32_t> ops) {
@@ -219,6 +242,7 @@ class Lowering {
                            {"kNorm", folded != nullptr, Constant::Type::Bool},
                            {"kInput", input_of(program_.buffers[static_cast<size_t>(input)].form)},
                            {"kOutput", kOutputFloat}};
+    if (epilogue == kEpilogueSwiglu) step.spec.constants.back().value = output_of(program_.buffers[static_cast<size_t>(buffer(results[0]))].form);
     step.input[0] = input;
     step.residual = residual;
     if (folded != nullptr) step.norm[0] = folded->vector[0], step.eps = folded->eps;
@@ -322,6 +346,7 @@ class Lowering {
     else
       step.input[0] = ready_q;
     step.outputs = {buffer(op.out)};
+    step.spec.constants.push_back({"kOutput", output_of(program_.buffers[static_cast<size_t>(step.outputs[0])].form)});
   }
 
   const apr_plan& plan_;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "ptx-templates/args.h"
+
 namespace apr::cuda {
 
 const char* to_string(Form form) {

@@ -10,6 +10,7 @@
 #include <toml++/toml.h>
 
 #include "plugins/backend-cuda/failure.h"
+#include "ptx-templates/args.h"
 
 namespace apr::cuda {
 
@@ -148,6 +149,31 @@ TemplateParam parse_param(const Header& header, const std::string& name, const t
   return param;
 }
 
+TemplatePreset parse_preset(const Header& header, const toml::node& node, const std::vector<TemplateParam>& params) {
+  if (!node.is_table()) header.fail(&node, "a preset is a table");
+  const toml::table& table = *node.as_table();
+  header.only(table, {"m", "k", "n", "segments", "bits", "capability", "params", "why"}, "a preset");
+  TemplatePreset preset{{}, {}, header.string(table, "why")};
+  for (const char* what : {"m", "k", "n", "segments", "bits", "capability"}) {
+    if (!table.contains(what)) continue;
+    const toml::array& range = header.array(table, what);
+    if (range.size() != 2) header.fail(&range, fmt::format("'{}' must be [least, most]", what));
+    preset.ranges.push_back({what, header.integer(range[0], what), header.integer(range[1], what)});
+  }
+  const toml::node& values = header.require(table, "params");
+  if (!values.is_table()) header.fail(&values, "'params' must be a table");
+  for (const auto& [key, value] : *values.as_table()) {
+    const std::string name(key.str());
+    const auto param = std::find_if(params.begin(), params.end(), [&](const TemplateParam& p) { return p.name == name; });
+    if (param == params.end()) header.fail(&value, fmt::format("'{}' is no parameter of this template", name));
+    const int64_t v = header.integer(value, name.c_str());
+    if (std::find(param->values.begin(), param->values.end(), v) == param->values.end())
+      header.fail(&value, fmt::format("{} is not among the values of '{}'", v, name));
+    preset.params.emplace_back(name, v);
+  }
+  return preset;
+}
+
 std::vector<std::string> find_placeholders(const std::string& file, const std::string& text) {
   std::vector<std::string> names;
   for (size_t at = text.find("{{"); at != std::string::npos; at = text.find("{{", at + 2)) {
@@ -173,7 +199,8 @@ std::string read_text(const fs::path& path) {
 Template parse_template(const std::string& file, const std::string& text) {
   const Header header(file, text);
   const toml::table& t = header.table();
-  header.only(t, {"name", "op", "view", "m", "layouts", "arch", "features", "summary", "params"}, "a template");
+  header.only(t, {"name", "op", "view", "m", "layouts", "arch", "features", "summary", "params", "presets", "formats", "epilogues", "segments", "norm"},
+              "a template");
   Template out;
   out.file = file;
   out.text = text;
@@ -204,6 +231,22 @@ Template parse_template(const std::string& file, const std::string& text) {
     if (!params->is_table()) header.fail(params, "'params' must be a table");
     for (const auto& [key, node] : *params->as_table()) out.params.push_back(parse_param(header, std::string(key.str()), node));
   }
+  if (const toml::node* presets = t.get("presets"); presets != nullptr) {
+    if (!presets->is_array()) header.fail(presets, "presets are written as [[presets]]");
+    for (const toml::node& node : *presets->as_array()) out.presets.push_back(parse_preset(header, node, out.params));
+  }
+  if (t.contains("formats")) out.formats = header.strings(t, "formats");
+  if (t.contains("epilogues")) out.epilogues = header.strings(t, "epilogues");
+  for (const std::string& epilogue : out.epilogues)
+    if (epilogue != "none" && epilogue != "residual" && epilogue != "swiglu")
+      header.fail(t.get("epilogues"), fmt::format("unknown epilogue '{}'; known are none, residual, swiglu", epilogue));
+  const int64_t segments = t.contains("segments") ? header.integer(*t.get("segments"), "segments") : kMaxSegments;
+  if (segments < 1 || segments > kMaxSegments) header.fail(t.get("segments"), fmt::format("'segments' is 1 to {}", kMaxSegments));
+  out.max_segments = static_cast<uint32_t>(segments);
+  if (const toml::node* norm = t.get("norm"); norm != nullptr && !norm->is_boolean()) header.fail(norm, "'norm' must be true or false");
+  out.norm = !t.contains("norm") || t.get("norm")->as_boolean()->get();
+  if (out.literal && out.view != View::None && out.formats.empty())
+    header.fail(nullptr, "'formats' is missing: literal PTX reads the bytes of certain formats, so it names them");
   if (out.literal) out.placeholders = find_placeholders(file, text);
   return out;
 }

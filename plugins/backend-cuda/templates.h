@@ -41,6 +41,17 @@ struct TemplateParam {
   std::string meaning;
 };
 
+// Parameters measured to be best for some shapes. Ranges are inclusive; the first preset whose ranges hold is taken.
+struct TemplatePreset {
+  struct Range {
+    std::string what;  // m, k, n (rows of all segments together), segments, bits (of a weight, rounded), capability
+    int64_t least, most;
+  };
+  std::vector<Range> ranges;
+  std::vector<std::pair<std::string, int64_t>> params;
+  std::string why;
+};
+
 struct Template {
   std::string name;
   Op op;
@@ -51,6 +62,12 @@ struct Template {
   bool arch_specific;                // feature "a": needs exactly this architecture's own instructions (sm_90a)
   std::string summary;
   std::vector<TemplateParam> params;
+  std::vector<TemplatePreset> presets;
+  // What a literal one is limited to: it cannot splice a codec in, so it names the formats whose bytes it reads.
+  std::vector<std::string> formats;    // empty: any
+  std::vector<std::string> epilogues;  // "none", "residual", "swiglu"; empty: any
+  uint32_t max_segments;
+  bool norm;                           // can fold a norm in
   bool literal;                      // PTX with {{placeholders}}, compiled by the driver
   std::string file;                  // path, for messages
   std::string text;                  // the whole file

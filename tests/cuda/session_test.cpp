@@ -14,10 +14,11 @@ using namespace apr::test;
 
 namespace {
 
-// Int8 activations cost 1e-4 to 1e-3 on models this small; f16 in tensor cores and the KV cache about 1e-6.
+// Int8 activations in blocks of 16 cost about 2e-4 on models this small (the emulator has them too); f16 in tensor cores and
+// the KV cache about 1e-6.
 double bound(const TinyShape& shape, bool precise) {
-  if (on_fake_gpu() || precise) return 2e-6;
-  return format(shape.format).codec->kind == APR_CODEC_INTEGER ? 3e-3 : 5e-6;
+  if (!precise && format(shape.format).codec->kind == APR_CODEC_INTEGER) return 6e-4;
+  return on_fake_gpu() ? 2e-6 : 5e-6;
 }
 
 void compare(const std::vector<float>& logits, const std::vector<double>& reference, double tolerance) {
@@ -53,7 +54,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 TEST_CASE("every format, as a batch and token by token, is near float64") {
   for (const apr_quant_format* f : formats()) {
     if (f->codec == nullptr || f->quantize == nullptr) continue;
-    CAPTURE(f->name);
+    const std::string name = f->name;
+    CAPTURE(name);
     TinyShape shape;
     shape.format = f->name;
     check_shape(shape, {});

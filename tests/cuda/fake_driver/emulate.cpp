@@ -93,6 +93,7 @@ struct Segment {
 // The prelude as data.
 struct Spec {
   std::string op;
+  bool integer = false;  // a GEMV over the integer view
   std::map<std::string, long> constants;
   std::vector<Segment> segments;
 
@@ -120,6 +121,7 @@ std::string op_of(const std::string& source) {
 Spec parse(const std::string& source) {
   Spec spec;
   spec.op = op_of(source);
+  spec.integer = source.substr(0, source.find('\n')).find(": linear int ") != std::string::npos;
   const std::string prelude = between(source, "namespace apr::spec {\n", "}  // namespace apr::spec");
   for (size_t at = 0; at < prelude.size();) {
     const std::string line = prelude.substr(at, prelude.find('\n', at) - at);
@@ -157,7 +159,23 @@ void write_form(int form, int row, const Row& x, float* y, const ActInt8& q, con
     case kOutputFloat:
       for (int i = 0; i < k; ++i) y[int64_t{row} * k + i] = static_cast<float>(x[static_cast<size_t>(i)]);
       return;
-    case kOutputInt8: throw std::runtime_error("no kernel of a step writes int8 activations; " + std::to_string(q.q != nullptr));
+    case kOutputInt8: {
+      const int stride = padded(k, 32);
+      for (int b = 0; b < stride / kActBlock; ++b) {
+        double amax = 0, sum = 0;
+        for (int i = 0; i < kActBlock && kActBlock * b + i < k; ++i) amax = std::max(amax, std::fabs(x[static_cast<size_t>(kActBlock * b + i)]));
+        const int64_t block = int64_t{row} * (stride / kActBlock) + b;
+        q.scale[block] = static_cast<float>(amax / 127);
+        for (int i = 0; i < kActBlock; ++i) {
+          const int c = kActBlock * b + i;
+          const double v = c < k && amax > 0 ? std::nearbyint(x[static_cast<size_t>(c)] * 127 / amax) : 0.0;
+          q.q[int64_t{row} * stride + c] = static_cast<int8_t>(v);
+          sum += v;
+        }
+        q.sum[block] = static_cast<float>(q.scale[block] * sum);
+      }
+      return;
+    }
     case kOutputF16:
     case kOutputBf16x2:
     case kOutputF16x2: {
@@ -187,6 +205,11 @@ Row read_form(int input, int row, int k, const LinearArgs& a) {
     double& v = x[static_cast<size_t>(i)];
     switch (input) {
       case kInputFloat: v = a.x[int64_t{row} * k + i]; break;
+      case kInputInt8: {
+        const int stride = padded(k, 32);
+        v = static_cast<double>(a.xq.scale[int64_t{row} * (stride / kActBlock) + i / kActBlock]) * a.xq.q[int64_t{row} * stride + i];
+        break;
+      }
       case kInputF16: v = a.xh.scale[row] * half_to_float(a.xh.term[0][at]); break;
       case kInputF16x2: v = a.xh.scale[row] * (half_to_float(a.xh.term[0][at]) + half_to_float(a.xh.term[1][at])); break;
       case kInputBf16x2: v = a.xh.scale[row] * (bfloat_to_float(a.xh.term[0][at]) + bfloat_to_float(a.xh.term[1][at])); break;
@@ -205,6 +228,17 @@ Row normed(const Row& x, const float* weight, double eps) {
   return y;
 }
 
+Row rounded_to_int8(const Row& x) {
+  Row y(x);
+  for (size_t b = 0; b < x.size(); b += kActBlock) {
+    double amax = 0;
+    const size_t end = std::min(x.size(), b + kActBlock);
+    for (size_t i = b; i < end; ++i) amax = std::max(amax, std::fabs(x[i]));
+    for (size_t i = b; i < end && amax > 0; ++i) y[i] = std::nearbyint(x[i] * 127 / amax) * amax / 127;
+  }
+  return y;
+}
+
 // ---- operations --------------------------------------------------------------------------------------------------------
 
 void linear(const Spec& spec, const LinearArgs& a) {
@@ -213,7 +247,9 @@ void linear(const Spec& spec, const LinearArgs& a) {
   for (int r = 0; r < rows; ++r) {
     x.push_back(read_form(spec.get("kInput"), r, k, a));
     if (spec.get("kNorm") != 0) x.back() = normed(x.back(), a.norm, a.eps);
+    if (spec.integer && spec.get("kInput") == kInputFloat) x.back() = rounded_to_int8(x.back());
   }
+  if (spec.get("kOutput") != kOutputFloat && spec.get("kEpilogue") != kEpilogueSwiglu) throw std::runtime_error("only SwiGLU quantises its result");
   std::vector<std::vector<Row>> y(spec.segments.size(), std::vector<Row>(static_cast<size_t>(rows)));
   for (size_t s = 0; s < spec.segments.size(); ++s)
     for (int n = 0; n < spec.segments[s].n; ++n) {
@@ -233,10 +269,18 @@ void linear(const Spec& spec, const LinearArgs& a) {
           case kEpilogueNone: store(s, r, n, v); break;
           case kEpilogueResidual: store(0, r, n, v + a.residual[r * a.y_stride[0] + static_cast<size_t>(n)]); break;
           case kEpilogueSwiglu:
-            if (s == 1) store(0, r, n, silu(y[0][r][static_cast<size_t>(n)]) * v);
+            y[0][r][static_cast<size_t>(n)] = s == 0 ? v : silu(y[0][r][static_cast<size_t>(n)]) * v;
             break;
         }
       }
+  if (spec.get("kEpilogue") == kEpilogueSwiglu)
+    for (size_t r = 0; r < x.size(); ++r) {
+      if (spec.get("kOutput") == kOutputInt8) {
+        write_form(kOutputInt8, static_cast<int>(r), y[0][r], nullptr, a.yq, {});
+        continue;
+      }
+      for (int n = 0; n < spec.segments[0].n; ++n) store(0, r, n, y[0][r][static_cast<size_t>(n)]);
+    }
 }
 
 // Norm and rotation of one head.
@@ -282,6 +326,7 @@ void rotate_q(const Spec& spec, const AttentionArgs& a, int row) {
 void attention(const Spec& spec, const AttentionArgs& a) {
   const int dim = spec.get("kHeadDim"), heads = spec.get("kHeads"), group = heads / spec.get("kKvHeads"), window = spec.get("kWindow");
   const bool fused = spec.get("kFused") != 0;
+  Row all(static_cast<size_t>(heads) * static_cast<size_t>(dim));
   for (int row = 0; row < a.state->m; ++row) {
     const int position = a.positions[row];
     if (fused) store_kv(spec, a, row);
@@ -304,8 +349,13 @@ void attention(const Spec& spec, const AttentionArgs& a) {
         total += weight;
         for (int d = 0; d < dim; ++d) out[static_cast<size_t>(d)] += weight * half_to_float(a.v_cache[at + d]);
       }
-      for (int d = 0; d < dim; ++d) a.out[int64_t{row} * a.out_stride + h * dim + d] = static_cast<float>(out[static_cast<size_t>(d)] / total);
+      for (int d = 0; d < dim; ++d) all[static_cast<size_t>(h * dim + d)] = out[static_cast<size_t>(d)] / total;
     }
+    if (spec.get("kOutput") == kOutputInt8) {
+      write_form(kOutputInt8, row, all, nullptr, a.outq, {});
+      continue;
+    }
+    for (size_t i = 0; i < all.size(); ++i) a.out[int64_t{row} * a.out_stride + static_cast<int64_t>(i)] = static_cast<float>(all[i]);
   }
 }
 
