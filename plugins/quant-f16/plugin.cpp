@@ -2,12 +2,26 @@
 #include "apr/format.hpp"
 #include "apr/quantize.hpp"
 #include "bf16.h"
+#include "cpu.hpp"
 #include "f16.h"
 
 APR_EMBED_TEXT(f16_text, "f16.h");
 APR_EMBED_TEXT(bf16_text, "bf16.h");
 
 namespace {
+
+#if APR_HAS_X86_KERNELS
+template <class Load>
+struct Avx2Kernels {
+  static constexpr auto gemv_float = &apr::cpu::avx2::element_gemv<Load>;
+  static constexpr auto unpack_float = &apr::cpu::avx2::element_unpack<Load>;
+};
+template <class Load>
+struct Avx512Kernels {
+  static constexpr auto gemv_float = &apr::cpu::avx512::element_gemv<Load>;
+  static constexpr auto unpack_float = &apr::cpu::avx512::element_unpack<Load>;
+};
+#endif
 
 struct F16 {
   using Codec = apr::F16;
@@ -16,6 +30,10 @@ struct F16 {
   static constexpr const char* kCppType = "apr::F16";
   static constexpr const char* kSource = f16_text;
   static constexpr int kGgufType = 1;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<f16_avx2::Half>;
+  using Avx512 = Avx512Kernels<f16_avx512::Half>;
+#endif
   static constexpr int kElements = 1;
   // Nearest even. From 65520 on a weight would become infinite: apr::Format refuses it, naming row and columns.
   static void quantize(const float* x, const float*, uint8_t* block) {
@@ -30,6 +48,10 @@ struct BF16 {
   static constexpr const char* kCppType = "apr::BF16";
   static constexpr const char* kSource = bf16_text;
   static constexpr int kGgufType = 30;
+#if APR_HAS_X86_KERNELS
+  using Avx2 = Avx2Kernels<f16_avx2::Bfloat>;
+  using Avx512 = Avx512Kernels<f16_avx512::Bfloat>;
+#endif
   static constexpr int kElements = 1;
   static void quantize(const float* x, const float*, uint8_t* block) {
     for (int i = 0; i < Codec::kBlock; ++i) {

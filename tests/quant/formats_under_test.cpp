@@ -87,8 +87,7 @@ std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_bloc
   return data;
 }
 
-std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random) {
-  // The format's own quantiser makes typical blocks; a third of them are then replaced by noise that decodes to moderate values.
+std::vector<uint8_t> normal_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random) {
   std::normal_distribution<float> normal(0.0f, 0.5f);
   std::vector<float> source(n_rows * k);
   for (auto& x : source) x = normal(random);
@@ -97,6 +96,11 @@ std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows
   Message message;
   if (format.quantize(source.data(), n_rows, k, nullptr, rows.data(), &message) != APR_OK)
     throw std::runtime_error(message.text());
+  return rows;
+}
+
+std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random) {
+  std::vector<uint8_t> rows = normal_rows(format, n_rows, k, random);
   std::vector<float> values(format.block_elements);
   for (uint64_t b = 0; b < rows.size() / format.block_bytes; ++b) {
     if (random() % 3 != 0) continue;

@@ -29,7 +29,9 @@ inline uint64_t row_bytes(const apr_quant_format& f, uint64_t k) { return k / f.
 // most often where formats keep their scales: at the ends of a block.
 std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_blocks, Random& random);
 
-// Rows of blocks that decode to finite values of about unit size: noise, with the blocks that do not taken out.
+// Normal weights through the format's own quantiser.
+std::vector<uint8_t> normal_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random);
+// The same, a third of the blocks replaced by noise and edge cases that decode to values below 100.
 std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random);
 
 // Equal bits, or both NaN: which NaN an operation returns is not defined, and differs between processors.

@@ -120,6 +120,67 @@ void gemv_by(const apr_cpu_gemv* a) {
   gemv_rows<Kernel, 4>(*a);
 }
 
+// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): eight of them.
+template <class Load>
+APR_FN __m256 load_part(const uint8_t* p, uint64_t n) {
+  alignas(32) uint8_t padded[8 * Load::kBytes] = {};
+  __builtin_memcpy(padded, p, n * Load::kBytes);
+  return Load::full(padded);
+}
+template <class Load, int kM>
+APR_FN void element_rows(const apr_cpu_gemv& a) {
+  constexpr int kChains = kM == 1 ? 4 : 2;  // a fused multiply-add takes four cycles, and two start in each
+  constexpr uint64_t kAhead = 2048;
+  for (uint64_t n = 0; n < a.n; ++n) {
+    const uint8_t* row = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
+    __m256 sum[kM][kChains];
+    for (int m = 0; m < kM; ++m)
+      for (int c = 0; c < kChains; ++c) sum[m][c] = _mm256_setzero_ps();
+    uint64_t k = 0;
+    for (; k + 8 * kChains <= a.k; k += 8 * kChains) {
+      const uint8_t* p = row + k * Load::kBytes;
+      for (int i = 0; i < 8 * kChains * Load::kBytes; i += 64) _mm_prefetch(p + kAhead + i, _MM_HINT_T0);
+      for (int c = 0; c < kChains; ++c) {
+        const __m256 w = Load::full(p + 8 * c * Load::kBytes);
+        for (int m = 0; m < kM; ++m)
+          sum[m][c] = _mm256_fmadd_ps(w, _mm256_loadu_ps(a.x + m * a.x_stride + k + 8 * c), sum[m][c]);
+      }
+    }
+    for (; k < a.k; k += 8) {
+      const uint64_t left = a.k - k < 8 ? a.k - k : 8;
+      const __m256 w = load_part<Load>(row + k * Load::kBytes, left);
+      for (int m = 0; m < kM; ++m) {
+        alignas(32) float x[8] = {};
+        __builtin_memcpy(x, a.x + m * a.x_stride + k, left * sizeof(float));
+        sum[m][0] = _mm256_fmadd_ps(w, _mm256_load_ps(x), sum[m][0]);
+      }
+    }
+    for (int m = 0; m < kM; ++m) {
+      __m256 all = sum[m][0];
+      for (int c = 1; c < kChains; ++c) all = _mm256_add_ps(all, sum[m][c]);
+      a.y[m * a.y_stride + n] = hsum(all);
+    }
+  }
+}
+template <class Load>
+void element_gemv(const apr_cpu_gemv* a) {
+  if (a->m == 1) return element_rows<Load, 1>(*a);
+  if (a->m == 2) return element_rows<Load, 2>(*a);
+  if (a->m == 3) return element_rows<Load, 3>(*a);
+  element_rows<Load, 4>(*a);
+}
+template <class Load>
+void element_unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
+  const uint8_t* p = static_cast<const uint8_t*>(row) + k0 * Load::kBytes;
+  uint64_t k = 0;
+  for (; k + 8 <= cols; k += 8) _mm256_storeu_ps(w + k, Load::full(p + k * Load::kBytes));
+  if (k < cols) {
+    alignas(32) float values[8];
+    _mm256_store_ps(values, load_part<Load>(p + k * Load::kBytes, cols - k));
+    __builtin_memcpy(w + k, values, (cols - k) * sizeof(float));
+  }
+}
+
 // q * scale + offset per group of columns, the bits of chunk_value. columns is a multiple of 16.
 template <int kGroup, bool kOffset>
 APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {

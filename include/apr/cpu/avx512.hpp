@@ -163,6 +163,58 @@ void gemv_by(const apr_cpu_gemv* a) {
   gemv_rows<Kernel, 4>(*a);
 }
 
+// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): sixteen of them;
+// Load::part(p, mask): those of the mask, zeros elsewhere, nothing read beyond.
+template <class Load, int kM>
+APR_FN void element_rows(const apr_cpu_gemv& a) {
+  constexpr int kChains = kM == 1 ? 4 : 2;  // a fused multiply-add takes four cycles, and two start in each
+  constexpr uint64_t kAhead = 2048;
+  for (uint64_t n = 0; n < a.n; ++n) {
+    const uint8_t* row = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
+    __m512 sum[kM][kChains];
+    for (int m = 0; m < kM; ++m)
+      for (int c = 0; c < kChains; ++c) sum[m][c] = _mm512_setzero_ps();
+    uint64_t k = 0;
+    for (; k + 16 * kChains <= a.k; k += 16 * kChains) {
+      const uint8_t* p = row + k * Load::kBytes;
+      for (int i = 0; i < 16 * kChains * Load::kBytes; i += 64) _mm_prefetch(p + kAhead + i, _MM_HINT_T0);
+      for (int c = 0; c < kChains; ++c) {
+        const __m512 w = Load::full(p + 16 * c * Load::kBytes);
+        for (int m = 0; m < kM; ++m)
+          sum[m][c] = _mm512_fmadd_ps(w, _mm512_loadu_ps(a.x + m * a.x_stride + k + 16 * c), sum[m][c]);
+      }
+    }
+    for (; k < a.k; k += 16) {
+      const __mmask16 mask = static_cast<__mmask16>(a.k - k >= 16 ? 0xffff : (1u << (a.k - k)) - 1);
+      const __m512 w = Load::part(row + k * Load::kBytes, mask);
+      for (int m = 0; m < kM; ++m)
+        sum[m][0] = _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(mask, a.x + m * a.x_stride + k), sum[m][0]);
+    }
+    for (int m = 0; m < kM; ++m) {
+      __m512 all = sum[m][0];
+      for (int c = 1; c < kChains; ++c) all = _mm512_add_ps(all, sum[m][c]);
+      a.y[m * a.y_stride + n] = hsum(all);
+    }
+  }
+}
+template <class Load>
+void element_gemv(const apr_cpu_gemv* a) {
+  if (a->m == 1) return element_rows<Load, 1>(*a);
+  if (a->m == 2) return element_rows<Load, 2>(*a);
+  if (a->m == 3) return element_rows<Load, 3>(*a);
+  element_rows<Load, 4>(*a);
+}
+template <class Load>
+void element_unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
+  const uint8_t* p = static_cast<const uint8_t*>(row) + k0 * Load::kBytes;
+  uint64_t k = 0;
+  for (; k + 16 <= cols; k += 16) _mm512_storeu_ps(w + k, Load::full(p + k * Load::kBytes));
+  if (k < cols) {
+    const __mmask16 mask = static_cast<__mmask16>((1u << (cols - k)) - 1);
+    _mm512_mask_storeu_ps(w + k, mask, Load::part(p + k * Load::kBytes, mask));
+  }
+}
+
 // q * scale + offset per group of columns, the bits of chunk_value. columns is a multiple of 16.
 template <int kGroup, bool kOffset>
 APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
