@@ -15,6 +15,15 @@ namespace {
 constexpr uint32_t kMaxBlockElements = 1 << 16;
 constexpr uint32_t kMaxBlockBytes = 1 << 20;
 
+// The number in an enum that foreign code filled: to read one that is no enumerator as the enum is undefined.
+template <typename E>
+uint32_t raw(const E& value) {
+  static_assert(sizeof(E) == sizeof(uint32_t));
+  uint32_t number;
+  std::memcpy(&number, &value, sizeof(number));
+  return number;
+}
+
 void check_geometry(const apr_quant_format& f, const std::string& where, const std::string& of) {
   if (f.block_elements == 0 || f.block_elements > kMaxBlockElements) {
     throw Error("{}: {}: block_elements is {}; 1 to {} are allowed", where, of, f.block_elements, kMaxBlockElements);
@@ -67,12 +76,12 @@ void check_cpu(const apr_quant_format& f, const std::string& where, const std::s
     const apr_cpu_kernels* kernels = f.cpu[i];
     if (!kernels) throw Error("{}: {}: CPU kernel set {} of {} is null", where, of, i + 1, f.n_cpu);
     check_struct_size(where, of, "apr_cpu_kernels", kernels->struct_size, sizeof(apr_cpu_kernels));
-    const auto isa = static_cast<uint32_t>(kernels->isa);
+    const uint32_t isa = raw(kernels->isa);
     if (isa > APR_ISA_AVX512) throw Error("{}: {}: CPU kernel set {} has unknown isa {}", where, of, i + 1, isa);
     if (seen & (1u << isa)) throw Error("{}: {}: two CPU kernel sets have isa {}", where, of, isa);
     seen |= 1u << isa;
     check_text(where, of, "cpu[].origin", kernels->origin);
-    if (kernels->isa == APR_ISA_PORTABLE) portable = kernels;
+    if (isa == APR_ISA_PORTABLE) portable = kernels;
     if (f.int_group == 0 && (kernels->gemv_int || kernels->unpack_int)) {
       throw Error("{}: {}: int_group is 0 (a float codec), but a CPU kernel set has gemv_int or unpack_int", where, of);
     }
@@ -113,12 +122,13 @@ void check_layout(const apr_layout& layout, const apr_codec& codec, bool first, 
 void check_codec(const apr_quant_format& f, const std::string& where, const std::string& of) {
   const apr_codec& codec = *f.codec;
   check_struct_size(where, of, "apr_codec", codec.struct_size, sizeof(apr_codec));
-  if (codec.kind != APR_CODEC_INTEGER && codec.kind != APR_CODEC_FLOAT) {
-    throw Error("{}: {}: codec kind {} is unknown", where, of, static_cast<int>(codec.kind));
+  const uint32_t kind = raw(codec.kind);
+  if (kind != APR_CODEC_INTEGER && kind != APR_CODEC_FLOAT) {
+    throw Error("{}: {}: codec kind {} is unknown", where, of, kind);
   }
-  if ((codec.kind == APR_CODEC_INTEGER) != (f.int_group != 0)) {
+  if ((kind == APR_CODEC_INTEGER) != (f.int_group != 0)) {
     throw Error("{}: {}: int_group is {}, but the codec is {}", where, of, f.int_group,
-                codec.kind == APR_CODEC_INTEGER ? "an integer codec" : "a float codec");
+                kind == APR_CODEC_INTEGER ? "an integer codec" : "a float codec");
   }
   check_text(where, of, "codec cpp_type", codec.cpp_type);
   if (!codec.source || !*codec.source) throw Error("{}: {}: the codec's source is empty", where, of);

@@ -79,10 +79,11 @@ ReadProbes read_probes(const char* const* environment) {
 Probes announce_probes() {
   ReadProbes read = read_probes(environ);
   for (const std::string& warning : read.warnings) log_warning("{}", warning);
-  for (const auto& [name, value] : read.probes.in_force) {
-    const auto row = std::find_if(kTable.begin(), kTable.end(), [&](const ProbeInfo& probe) { return probe.name == name; });
-    // A warning, since a forgotten probe explains many a surprise.
-    log_warning("probe {}={} is set: {}", name, printable(value), row->meaning);
+  for (const ProbeInfo& probe : kTable) {
+    for (const auto& [name, value] : read.probes.in_force) {
+      // A warning, since a forgotten probe explains many a surprise.
+      if (name == probe.name) log_warning("probe {}={} is set: {}", name, printable(value), probe.meaning);
+    }
   }
   return std::move(read.probes);
 }

@@ -12,9 +12,10 @@ using namespace apr::test;
 namespace {
 
 void check_table(const apr_vector& table, const std::vector<std::pair<size_t, double>>& expected) {
-  for (const auto& [pair, frequency] : expected) {
+  for (const auto& each : expected) {
+    const size_t pair = each.first;
     CAPTURE(pair);
-    CHECK(table.data[pair] == doctest::Approx(frequency).epsilon(3e-7));
+    CHECK(table.data[pair] == doctest::Approx(each.second).epsilon(3e-7));
   }
 }
 
