@@ -26,7 +26,8 @@
 //     struct Raw { ... };                                        // what one lane loads for one chunk: registers
 //     static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can hoist them
 //     static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
-//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor
+//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor. NVRTC parses it, too
+//                                                                         // (-default-device), but never calls it
 //   };
 //
 // A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an integer chunk
