@@ -125,6 +125,15 @@ APR_DEV void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Asks for bytes to be brought into the L2: a hint, for what is read later. From the 16 bytes that hold `p` to those that hold
+// the last byte.
+APR_DEV void prefetch_l2(const uint8_t* p, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  const uint64_t from = reinterpret_cast<uint64_t>(p) & ~15ull, to = (reinterpret_cast<uint64_t>(p) + bytes + 15) & ~15ull;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(static_cast<uint32_t>(to - from)));
+#endif
+}
+
 // ---- clusters (sm_90) --------------------------------------------------------------------------------------------------
 
 APR_DEV void cluster_sync() {

@@ -8,9 +8,9 @@ arch = 80
 features = []
 summary = "Index of the largest value of each row, the lowest among equals; -1 for a row with a NaN"
 [params]
-ctas = { values = [8, 16, 32, 64], default = 32, meaning = "CTAs of a row" }
+ctas = { values = [16, 32, 64, 128], default = 64, meaning = "CTAs of a row" }
 */
-#include "apr_device.h"
+#include "tile_activation.h"
 
 namespace apr::spec {
 constexpr int kThreads = 256;
@@ -43,9 +43,19 @@ APR_KERNEL(apr::ArgmaxArgs, apr::spec::kThreads, 1) {
   const float* x = args.x + static_cast<uint64_t>(row) * spec::kN;
   const int from = blockIdx.x * spec::kPart, to = min(from + spec::kPart, spec::kN);
   uint64_t best = 0;
-  for (int i = from + threadIdx.x; i < to; i += spec::kThreads) {
-    const uint64_t key = argmax_key(x[i], i);
-    best = key > best ? key : best;
+  constexpr int kRounds = ceil_div(spec::kPart, 4 * spec::kThreads);
+  float4 v[kRounds];  // all loads in flight at once
+#pragma unroll
+  for (int n = 0; n < kRounds; ++n) v[n] = load_columns<spec::kN>(x, from + 4 * (n * spec::kThreads + static_cast<int>(threadIdx.x)));
+#pragma unroll
+  for (int n = 0; n < kRounds; ++n) {
+    const int i = from + 4 * (n * spec::kThreads + static_cast<int>(threadIdx.x));
+    const float one[4] = {v[n].x, v[n].y, v[n].z, v[n].w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const uint64_t key = argmax_key(one[j], i + j);
+      if (i + j < to) best = key > best ? key : best;
+    }
   }
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) {

@@ -27,14 +27,15 @@ constexpr bool kAhead = tiles * kHeadDim <= 128;        // registers hold two ro
 constexpr int kPartial = kHeadDim + 2;                  // floats of a split: output, largest, total
 constexpr int kCounters = round_up(kM * kKvHeads * kSide, 64);
 static_assert(kHeads % kKvHeads == 0, "query heads are a multiple of KV heads");
-static_assert(kOutput == kOutputFloat || (kOutput == kOutputInt8 && kGroup * kHeadDim % 32 == 0), "int8 output needs whole blocks of 32 in a KV head");
+static_assert(kOutput == kOutputFloat || (kOutput == kOutputInt8 && kGroup * kHeadDim % kActBlock == 0), "int8 output needs whole blocks in a KV head");
 static_assert(!kFused || kM == 1, "the fused form serves one token: rows of one sequence would wait for each other's k and v");
 
 struct Shared {
-  float q[8][kHeadDim];
-  uint16_t k[kHeadDim], v[kHeadDim];  // of the new position, as stored
+  alignas(16) float q[8][kHeadDim];
+  alignas(16) uint16_t k[kHeadDim];  // of the new position, as stored
+  alignas(16) uint16_t v[kHeadDim];
   float largest[warps][8], total[warps][8];
-  float o[warps][8][kHeadDim];
+  alignas(16) float o[warps][8][kHeadDim];
   float weight[8][kSplits];
   int last;
 };
@@ -67,32 +68,19 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   const int from = begin + split * per_split, to = min(from + per_split, position + 1);
   const uint64_t cache = (static_cast<uint64_t>(sequence) * kKvHeads + kv_head) * args.n_ctx * kHeadDim;
 
-  const auto load_from = [&](const uint16_t* base, const uint16_t* fresh) {
-    return [=](int p, int dim) -> U4 {
-      if (p >= to) return {0, 0, 0, 0};  // the cache holds anything there, and 0 * NaN is NaN
-      if (kFused && p == position) return *reinterpret_cast<const U4*>(fresh + dim);
-      return load_cache(base + static_cast<uint64_t>(p) * kHeadDim + dim);
-    };
-  };
-  const auto load_k = load_from(args.k_cache + cache, shared.k), load_v = load_from(args.v_cache + cache, shared.v);
-  // What is there already can be fetched before the new q, k and v exist; the new row is taken afterwards.
-  const auto load_old = [&](const uint16_t* base) {
-    return [=](int p, int dim) -> U4 {
-      if (p >= min(to, position)) return {0, 0, 0, 0};
-      return load_cache(base + static_cast<uint64_t>(p) * kHeadDim + dim);
-    };
-  };
-
+  // The new row is not in the cache yet when fused; it is put in from shared memory.
+  const int stored = kFused ? min(to, position) : to;
   typename Warp::TileK k[tiles];
   typename Warp::TileV v[tiles];
   const int mine = from + warp * tiles * 16;
-  if constexpr (kFused) {
+  const auto fetch = [&](int p) {
 #pragma unroll
     for (int i = 0; i < tiles; ++i) {
-      Warp::fetch_k(k[i], mine + 16 * i, load_old(args.k_cache + cache));
-      Warp::fetch_v(v[i], mine + 16 * i, load_old(args.v_cache + cache));
+      Warp::fetch_k(k[i], args.k_cache + cache, p + 16 * i, stored);
+      Warp::fetch_v(v[i], args.v_cache + cache, p + 16 * i, stored);
     }
-  }
+  };
+  if constexpr (kFused) fetch(mine);  // what is there already can be fetched before the new q, k and v exist
   RopeAngles<kRopeKind, kRopeDims> angles;
   if constexpr (kFused) angles.set(args.inv_freq, position);
   APR_MARK(1);
@@ -145,22 +133,18 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
   });
   const auto seen = [&](int, int, int p) { return p < to; };
-  const auto fetch = [&](int p) {
-#pragma unroll
-    for (int i = 0; i < tiles; ++i) {
-      Warp::fetch_k(k[i], p + 16 * i, load_k);
-      Warp::fetch_v(v[i], p + 16 * i, load_v);
-    }
-  };
-  // The first round was fetched early unless it contains the new row. From then on a round is fetched while the one before
-  // is worked on.
-  if (mine < to && (!kFused || (position >= mine && position < mine + tiles * 16))) fetch(mine);
+  // A round is fetched while the one before is worked on.
+  if (!kFused && mine < to) fetch(mine);
   for (int p = mine; p < to; p += kRound) {
     typename Warp::TileK k_now[tiles];
     typename Warp::TileV v_now[tiles];
 #pragma unroll
     for (int i = 0; i < tiles; ++i) k_now[i] = k[i], v_now[i] = v[i];
     if (kAhead && p + kRound < to) fetch(p + kRound);
+    if (owns_new && position >= p && position < p + 16 * tiles) {
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) Warp::insert(k_now[i], v_now[i], position - p - 16 * i, shared.k, shared.v);
+    }
     state.attend(k_now, v_now, p, seen);
     if (!kAhead && p + kRound < to) fetch(p + kRound);
   }
@@ -180,34 +164,46 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     });
   }
   __syncthreads();
-  // Element i of this CTA's heads; with int8 output a warp has 32 neighbours.
-  const auto emit = [&](int i, float value) {
+  // Four elements from i on of this CTA's heads; every lane of the warp calls, those without elements with some = false.
+  const auto emit = [&](int i, bool some, const float4& value) {
     if constexpr (spec::kOutput == kOutputInt8) {
-      write_blocks(value, args.outq, (static_cast<uint64_t>(row) * kHeads * kHeadDim + first_head * kHeadDim + i / 32 * 32) / kActBlock, true);
-    } else {
-      args.out[static_cast<uint64_t>(row) * args.out_stride + first_head * kHeadDim + i] = value;
+      float scale, sum;
+      const uint32_t quad = quantize_quad(value, scale, sum);
+      if (!some) return;
+      const uint64_t at = static_cast<uint64_t>(row) * kHeads * kHeadDim + first_head * kHeadDim + i;
+      *reinterpret_cast<uint32_t*>(args.outq.q + at) = quad;
+      if (i % kActBlock == 0) args.outq.scale[at / kActBlock] = scale, args.outq.sum[at / kActBlock] = sum;
+    } else if (some) {
+      *reinterpret_cast<float4*>(args.out + static_cast<uint64_t>(row) * args.out_stride + first_head * kHeadDim + i) = value;
     }
   };
   int* counters = static_cast<int*>(args.scratch);
   float* partials = reinterpret_cast<float*>(counters + kCounters);  // [row][head][split][kHeadDim]
   float2* extents = reinterpret_cast<float2*>(partials + kM * kHeads * kSplits * kHeadDim);  // [row][head][split]: largest, total
   const int first_partial = (row * kHeads + first_head) * kSplits;
-  for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
-    const int head = i / kHeadDim, dim = i % kHeadDim;
-    float top = shared.largest[0][head];
+  const int elements = heads * kHeadDim;
+  for (int base = 4 * kWarp * warp; base < elements; base += 4 * kThreads) {
+    const int i = base + 4 * lane, head = min(i / kHeadDim, 7), dim = i % kHeadDim;
+    const bool some = i < elements;
+    float weight[warps], top = shared.largest[0][head], sum = 0.0f;
 #pragma unroll
     for (int w = 1; w < warps; ++w) top = fmaxf(top, shared.largest[w][head]);  // of an idle warp: the floor
-    float sum = 0.0f, value = 0.0f;
-    for (int w = 0; w < busy; ++w) {
-      const float weight = exp2f(shared.largest[w][head] - top);
-      sum += weight * shared.total[w][head];
-      value += weight * shared.o[w][head][dim];
+    float4 value = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int w = 0; w < warps; ++w) {
+      weight[w] = exp2f(shared.largest[w][head] - top);
+      sum += weight[w] * shared.total[w][head];
+      if (w < busy) {
+        const float4 o = load4(&shared.o[w][head][dim]);
+        value.x += weight[w] * o.x, value.y += weight[w] * o.y, value.z += weight[w] * o.z, value.w += weight[w] * o.w;
+      }
     }
     if (splits == 1) {
-      emit(i, value / sum);
-    } else {
+      const float inverse = 1.0f / sum;
+      emit(i, some, {value.x * inverse, value.y * inverse, value.z * inverse, value.w * inverse});
+    } else if (some) {
       const int partial = first_partial + head * kSplits + split;
-      partials[static_cast<uint64_t>(partial) * kHeadDim + dim] = value;
+      *reinterpret_cast<float4*>(partials + static_cast<uint64_t>(partial) * kHeadDim + dim) = value;
       if (dim == 0) extents[partial] = {top, sum};
     }
   }
@@ -244,12 +240,16 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       if (n * kWarp + lane < kSplits) shared.weight[head][n * kWarp + lane] = mine[n].x * sum;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
-    const int head = i / kHeadDim, dim = i % kHeadDim;
+  for (int base = 4 * kWarp * warp; base < elements; base += 4 * kThreads) {
+    const int i = base + 4 * lane, head = min(i / kHeadDim, heads - 1), dim = i % kHeadDim;
     const float* partial = partials + static_cast<uint64_t>(first_partial + head * kSplits) * kHeadDim + dim;
-    float value = 0.0f;
+    float4 value = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 8
-    for (int s = 0; s < splits; ++s) value += shared.weight[head][s] * __ldcg(partial + s * kHeadDim);
-    emit(i, value);
+    for (int s = 0; s < splits; ++s) {
+      const float weight = shared.weight[head][s];
+      const float4 o = __ldcg(reinterpret_cast<const float4*>(partial + s * kHeadDim));
+      value.x += weight * o.x, value.y += weight * o.y, value.z += weight * o.z, value.w += weight * o.w;
+    }
+    emit(i, i < elements, value);
   }
 }

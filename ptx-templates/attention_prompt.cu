@@ -64,20 +64,14 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     for (++row; row < min(first + 16, rows) && args.sequences[row] == sequence; ++row) high = args.positions[row];
     const int begin = kWindow > 0 ? max(0, low + 1 - kWindow) / 16 * 16 : 0;
     const uint64_t cache = (static_cast<uint64_t>(sequence) * kKvHeads + kv_head) * args.n_ctx * kHeadDim;
-    const auto load_from = [&](const uint16_t* base) {
-      return [=](int p, int dim) -> U4 {
-        if (p > high) return {0, 0, 0, 0};
-        return load_cache(base + static_cast<uint64_t>(p) * kHeadDim + dim);
-      };
-    };
     const auto seen = [&](int c, int e, int p) {
       return query_sequence[c][e] == sequence && p <= query_position[c][e] && (kWindow == 0 || p > query_position[c][e] - kWindow);
     };
     for (int p = begin; p <= high; p += 16) {
       typename Warp::TileK k[1];
       typename Warp::TileV v[1];
-      Warp::fetch_k(k[0], p, load_from(args.k_cache + cache));
-      Warp::fetch_v(v[0], p, load_from(args.v_cache + cache));
+      Warp::fetch_k(k[0], args.k_cache + cache, p, high + 1);
+      Warp::fetch_v(v[0], args.v_cache + cache, p, high + 1);
       state.attend(k, v, p, seen);
     }
   }

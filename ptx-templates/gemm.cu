@@ -10,16 +10,17 @@ summary = "GEMM for prompts: weights decoded to 16-bit terms in shared memory, t
 [params]
 bm = { values = [64, 128], default = 128, meaning = "rows of X in a tile" }
 bn = { values = [64, 128], default = 128, meaning = "rows of W in a tile" }
-bk = { values = [32, 64, 128], default = 64, meaning = "columns of a tile, raised to what whole chunks of the codec need" }
+bk = { values = [0, 32, 64, 128], default = 0, meaning = "columns of a tile, raised to what whole chunks of the codec need; 0: by the number of terms" }
 stages = { values = [2, 3, 4], default = 2, meaning = "buffers of X tiles" }
-split = { values = [1, 2, 4], default = 1, meaning = "CTAs of a cluster that share a tile's columns of W (sm_90)" }
+split = { values = [0, 1, 2, 4], default = 0, meaning = "CTAs of a cluster that share a tile's columns of W (sm_90); 0: by the number of tiles" }
 ctas = { values = [1, 2], default = 2, meaning = "CTAs of a multiprocessor that registers are limited for" }
 */
 #include "tile_gemm.h"
 
-using Kernel = apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, apr::spec::split>;
+constexpr int kSplit = apr::spec::split != 0 ? apr::spec::split : apr::gemm_split<apr::spec::bn>();
+using Kernel = apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, kSplit>;
 
-APR_LAUNCH = apr::launch_shape(Kernel::kTilesN * apr::spec::split, 1, 1, Kernel::kThreads, Kernel::kShared, apr::spec::bm, apr::kLaunchPdl,
-                               apr::spec::split, 0);
+APR_LAUNCH = apr::launch_shape(Kernel::kTilesN * kSplit, 1, 1, Kernel::kThreads, Kernel::kShared, apr::spec::bm, apr::kLaunchPdl,
+                               kSplit, 0);
 
 APR_KERNEL(apr::LinearArgs, Kernel::kThreads, apr::spec::ctas) { Kernel::run(args); }

@@ -8,13 +8,15 @@ arch = 80
 features = []
 summary = "GEMV over the float view: float activations in shared memory, fused multiply-add, weights streamed through registers"
 [params]
-lanes = { values = [4, 8, 16, 32], default = 32, meaning = "lanes that share a row" }
-rows = { values = [1, 2, 4, 8], default = 2, meaning = "rows that a group of lanes computes at once" }
-depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 4, meaning = "iterations that loads run ahead of arithmetic" }
-warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
-split = { values = [1, 2, 4, 8], default = 1, meaning = "warps that share a row's columns" }
+lanes = { values = [0, 4, 8, 16, 32], default = 0, meaning = "lanes that share a row; 0, here and below: chosen from the shape" }
+rows = { values = [0, 1, 2, 4, 8], default = 0, meaning = "rows that a group of lanes computes at once" }
+depth = { values = [0, 1, 2, 3, 4, 5, 6, 7, 8], default = 0, meaning = "iterations that loads run ahead of arithmetic" }
+warps = { values = [0, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 0, meaning = "warps of a CTA" }
+split = { values = [0, 1, 2, 4, 8], default = 0, meaning = "warps that share a row's columns" }
+ctas = { values = [0, 1, 2, 3, 4], default = 0, meaning = "CTAs of a multiprocessor" }
 stage = { values = [0, 1], default = 0, meaning = "1: activations go to shared memory even if nothing is to be done to them" }
-ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
+spare = { values = [0, 1], default = 0, meaning = "1: registers are limited so that as many CTAs of the next kernel fit beside these" }
+ahead = { values = [-1, 0, 1, 2, 3], default = -1, meaning = "tasks of a team that the L2 is asked for before the previous kernel ends; 0: the rest of the first, -1: nothing" }
 */
 #include "tile_gemv.h"
 
@@ -29,10 +31,12 @@ constexpr bool whole_rows() {
   }
 }
 
-struct FloatView {
-  static constexpr int kThreads = spec::warps * kWarp;
+constexpr GemvChoice kChoice = choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kNorm);
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::split, spec::depth>(), 4);
+struct FloatView {
+  static constexpr int kThreads = kChoice.warps * kWarp;
+
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
   static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / (4 * kColumns);
   static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
@@ -57,18 +61,37 @@ struct FloatView {
     decode_floats<typename Segment::Codec, typename Segment::Layout>(raw, chunk, out);
   }
 
-  template <class Codec, int kRows>
-  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
+  // Where a lane's activations lie: the first column of each run of its first chunk.
+  template <class Codec, class Shape>
+  struct Columns {
+    int first[Codec::kRuns];
+    __device__ __forceinline__ void set(const FloatView&, int chunk) {
+      if constexpr (Shape::kRegular) {
+#pragma unroll
+        for (int run = 0; run < Codec::kRuns; ++run)
+          first[run] = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+      }
+    }
+    __device__ __forceinline__ int find(int run, int base, int iter, int chunk) const {
+      constexpr int kColumnStride = Shape::kStride * Codec::kBlock;  // of an iteration
+      if constexpr (Shape::kRegular) return first[run] + base * kColumnStride + iter * kColumnStride;
+      return chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+    }
+  };
+
+  template <class Codec, class Shape, int kRows>
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns, int base, int iter, int chunk,
+                                      bool whole, float (&acc)[kRows][kTokens]) const {
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
-      const int column = column0 + Codec::col(chunk, run);
+      const int column = columns.find(run, base, iter, chunk);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
         for (int i = 0; i < Codec::kRun / 4; ++i) {
           float4 x;
           if constexpr (kDirect) {
-            x = whole ? load4(direct + min(t, last) * spec::kK + column + 4 * i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+            x = Shape::kWhole || whole ? load4(direct + min(t, last) * spec::kK + column + 4 * i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
           } else {
             x = load4(activations() + t * kColumns + column + 4 * i);
           }
@@ -127,7 +150,7 @@ struct FloatView {
       }
       if constexpr (spec::kNorm) {
         squares = warp_sum(squares);
-        if (lane == 0) shared()[t * spec::warps + warp] = squares;
+        if (lane == 0) shared()[t * kChoice.warps + warp] = squares;
       }
     }
     APR_MARK(3);
@@ -136,7 +159,7 @@ struct FloatView {
     for (int t = 0; t < kTokens; ++t) {
       inverse_rms[t] = 1.0f;
       if constexpr (spec::kNorm) {
-        const float total = warp_sum(lane < spec::warps ? shared()[t * spec::warps + lane] : 0.0f);
+        const float total = warp_sum(lane < kChoice.warps ? shared()[t * kChoice.warps + lane] : 0.0f);
         inverse_rms[t] = rsqrtf(total / spec::kK + args.eps);
       }
     }
@@ -148,11 +171,11 @@ struct FloatView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<FloatView, spec::lanes, spec::rows, spec::depth, spec::warps, spec::split>;
+using Kernel = Gemv<FloatView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, spec::ahead>;
 
 }  // namespace apr
 
-APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::spec::ctas), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::kChoice.ctas), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
               apr::FloatView::kThreads, apr::FloatView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
-APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::spec::ctas) { apr::Kernel::run(args); }
+APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }

@@ -8,21 +8,25 @@ arch = 80
 features = []
 summary = "GEMV over the integer view: int8 activations in shared memory, dp4a, weights streamed through registers"
 [params]
-lanes = { values = [4, 8, 16, 32], default = 16, meaning = "lanes that share a row" }
-rows = { values = [1, 2, 4], default = 2, meaning = "rows that a group of lanes computes at once" }
-depth = { values = [1, 2, 3, 4, 5, 6, 7, 8], default = 2, meaning = "iterations that loads run ahead of arithmetic" }
-warps = { values = [2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 8, meaning = "warps of a CTA" }
-split = { values = [1, 2, 4, 8], default = 1, meaning = "warps that share a row's columns" }
-ctas = { values = [1, 2, 3, 4, 6, 8], default = 2, meaning = "CTAs of a multiprocessor, of one wave" }
+lanes = { values = [0, 4, 8, 16, 32], default = 0, meaning = "lanes that share a row; 0, here and below: chosen from the shape" }
+rows = { values = [0, 1, 2, 4], default = 0, meaning = "rows that a group of lanes computes at once" }
+depth = { values = [0, 1, 2, 3, 4, 5, 6, 7, 8], default = 0, meaning = "iterations that loads run ahead of arithmetic" }
+warps = { values = [0, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 0, meaning = "warps of a CTA" }
+split = { values = [0, 1, 2, 4, 8], default = 0, meaning = "warps that share a row's columns" }
+ctas = { values = [0, 1, 2, 3, 4], default = 0, meaning = "CTAs of a multiprocessor" }
+spare = { values = [0, 1], default = 0, meaning = "1: registers are limited so that as many CTAs of the next kernel fit beside these" }
+ahead = { values = [-1, 0, 1, 2, 3], default = -1, meaning = "tasks of a team that the L2 is asked for before the previous kernel ends; 0: the rest of the first, -1: nothing" }
 */
 #include "tile_gemv.h"
 
 namespace apr {
 
-struct IntView {
-  static constexpr int kThreads = spec::warps * kWarp;
+constexpr GemvChoice kChoice = choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kInput != kInputInt8);
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, spec::lanes, spec::split, spec::depth>(), 128);
+struct IntView {
+  static constexpr int kThreads = kChoice.warps * kWarp;
+
+  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 128);
   // Per token: quants (and a quarter of padding), a scale and a sum per 16 columns.
   static constexpr int kTokenBytes = kColumns + 2 * (kColumns / 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
@@ -60,67 +64,94 @@ struct IntView {
     Segment::Layout::decode(raw, chunk, out);
   }
 
-  // Activations of kPart columns of one token, from shared or from device memory.
-  template <int kPart, bool kSum>
-  __device__ __forceinline__ void activations(int t, int column, bool whole, uint32_t (&x)[kPart / 4], float& scale, float& sum) const {
-    const uint8_t* q;
-    if constexpr (kDirect) {
-      if (!whole) column = 0;
-      const int block = t * (kPaddedK / kActBlock) + column / kActBlock;
-      q = direct.q + t * kPaddedK + column;
-      scale = direct.scale[block];
-      if constexpr (kSum && kPart == kActBlock) sum = direct.sum[block];
-    } else {
-      const Shared s = shared();
-      q = s.q + t * kQuants + padded_column<kPadded>(column);
-      const float2* factor = s.factor + t * (kColumns / kActBlock) + column / kActBlock;
-      if constexpr (kSum && kPart == kActBlock) {
-        scale = factor->x, sum = factor->y;
-      } else {
-        scale = factor->x;
+  // Where a lane's activations lie: per run, the byte of its first quant and the block of its first scale. They advance by
+  // constants when the codec's geometry allows it.
+  template <class Codec, class Shape>
+  struct Columns {
+    static constexpr int kColumnStride = Shape::kStride * Codec::kBlock;  // of an iteration
+    static constexpr bool kRegular = Shape::kRegular && (kDirect || !kPadded || kColumnStride % 128 == 0);
+    static constexpr int kQuantStride = kDirect || !kPadded ? kColumnStride : kColumnStride / 128 * 160;
+    int quant[Codec::kRuns], block[Codec::kRuns];
+    __device__ __forceinline__ void set(const IntView&, int chunk) {
+      if constexpr (kRegular) {
+#pragma unroll
+        for (int run = 0; run < Codec::kRuns; ++run) {
+          const int column = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+          quant[run] = kDirect ? column : padded_column<kPadded>(column);
+          block[run] = column / kActBlock;
+        }
       }
     }
-    if constexpr (kPart == 16) {
-      const U4 v = *reinterpret_cast<const U4*>(q);
-      x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
-    } else if constexpr (kPart == 8) {
-      const U2 v = *reinterpret_cast<const U2*>(q);
-      x[0] = v.x, x[1] = v.y;
-    } else {
-#pragma unroll
-      for (int i = 0; i < kPart / 4; ++i) x[i] = reinterpret_cast<const uint32_t*>(q)[i];
+    __device__ __forceinline__ void find(int run, int base, int iter, int chunk, int& q, int& b) const {
+      if constexpr (kRegular) {
+        q = quant[run] + base * kQuantStride + iter * kQuantStride;
+        b = block[run] + base * (kColumnStride / kActBlock) + iter * (kColumnStride / kActBlock);
+      } else {
+        const int column = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+        q = kDirect ? column : padded_column<kPadded>(column);
+        b = column / kActBlock;
+      }
     }
-    if constexpr (kSum && kPart != kActBlock) {
-      int total = 0;
-#pragma unroll
-      for (int i = 0; i < kPart / 4; ++i) total = dot4(x[i], 0x01010101u, total);
-      sum = scale * static_cast<float>(total);
-    }
-    // A lane without a chunk; in shared memory its columns are zeros.
-    if (kDirect && !whole) scale = 0.0f, sum = 0.0f;
-  }
+  };
 
   // acc[r][t] += one chunk of kRows rows times the activations of kTokens tokens.
-  template <class Codec, int kRows>
-  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], int column0, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
+  template <class Codec, class Shape, int kRows>
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns, int base, int iter, int chunk,
+                                      bool whole, float (&acc)[kRows][kTokens]) const {
     constexpr int kPart = min_of(Codec::kRun, kActBlock);  // columns of a run that share an activation scale
+    constexpr bool kStored = Codec::kOffset && kPart == kActBlock;
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
+      int q0, b0;
+      columns.find(run, base, iter, chunk, q0, b0);
+      if (kDirect && !Shape::kWhole && !whole) q0 = 0, b0 = 0;
 #pragma unroll
       for (int part = 0; part < Codec::kRun / kPart; ++part) {
-        const int column = column0 + Codec::col(chunk, run) + kPart * part;
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
           uint32_t x[kPart / 4];
           float scale, sum = 0.0f;
-          activations<kPart, Codec::kOffset>(t, column, whole, x, scale, sum);
+          const uint8_t* q;
+          if constexpr (kDirect) {
+            q = direct.q + t * kPaddedK + q0 + kPart * part;
+            const int at = t * (kPaddedK / kActBlock) + b0 + kPart * part / kActBlock;
+            scale = direct.scale[at];
+            if constexpr (kStored) sum = direct.sum[at];
+            if (!Shape::kWhole && !whole) scale = 0.0f, sum = 0.0f;
+          } else {
+            const Shared s = shared();
+            q = s.q + t * kQuants + q0 + kPart * part;
+            const float2* factor = s.factor + t * (kColumns / kActBlock) + b0 + kPart * part / kActBlock;
+            if constexpr (kStored) {
+              const float2 f = *factor;
+              scale = f.x, sum = f.y;
+            } else {
+              scale = factor->x;
+            }
+          }
+          if constexpr (kPart == 16) {
+            const U4 v = *reinterpret_cast<const U4*>(q);
+            x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+          } else if constexpr (kPart == 8) {
+            const U2 v = *reinterpret_cast<const U2*>(q);
+            x[0] = v.x, x[1] = v.y;
+          } else {
+#pragma unroll
+            for (int i = 0; i < kPart / 4; ++i) x[i] = reinterpret_cast<const uint32_t*>(q)[i];
+          }
+          if constexpr (Codec::kOffset && !kStored) {
+            int total = 0;
+#pragma unroll
+            for (int i = 0; i < kPart / 4; ++i) total = dot4(x[i], 0x01010101u, total);
+            sum = scale * static_cast<float>(total);
+          }
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             int d = 0;
 #pragma unroll
             for (int i = 0; i < kPart / 4; ++i) d = dot4(w[r].q[run][part * (kPart / 4) + i], x[i], d);
-            acc[r][t] += w[r].scale[run] * scale * static_cast<float>(d);
-            if constexpr (Codec::kOffset) acc[r][t] += w[r].offset[run] * sum;
+            acc[r][t] = fmaf(w[r].scale[run] * scale, static_cast<float>(d), acc[r][t]);
+            if constexpr (Codec::kOffset) acc[r][t] = fmaf(w[r].offset[run], sum, acc[r][t]);
           }
         }
       }
@@ -176,7 +207,7 @@ struct IntView {
         }
         if constexpr (spec::kNorm) {
           squares = warp_sum(squares);
-          if (lane == 0) s.squares[t * spec::warps + warp] = squares;
+          if (lane == 0) s.squares[t * kChoice.warps + warp] = squares;
         }
       }
     }
@@ -186,7 +217,7 @@ struct IntView {
     for (int t = 0; t < kTokens; ++t) {
       inverse_rms[t] = 1.0f;
       if constexpr (spec::kNorm) {
-        const float total = warp_sum(lane < spec::warps ? s.squares[t * spec::warps + lane] : 0.0f);
+        const float total = warp_sum(lane < kChoice.warps ? s.squares[t * kChoice.warps + lane] : 0.0f);
         inverse_rms[t] = rsqrtf(total / spec::kK + args.eps);
       }
     }
@@ -200,11 +231,11 @@ struct IntView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<IntView, spec::lanes, spec::rows, spec::depth, spec::warps, spec::split>;
+using Kernel = Gemv<IntView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, spec::ahead>;
 
 }  // namespace apr
 
-APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::spec::ctas), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::kChoice.ctas), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
               apr::IntView::kThreads, apr::IntView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
-APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::spec::ctas) { apr::Kernel::run(args); }
+APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }

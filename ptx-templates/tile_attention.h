@@ -13,10 +13,17 @@
 
 namespace apr {
 
-APR_DEV U4 load_cache(const uint16_t* p) {
-  // Not the read-only path: an earlier kernel of the same step may have written the row.
+// Eight halves of the cache, or zeros: rows that are not written yet hold anything, and 0 * NaN is NaN. Not the read-only
+// path: an earlier kernel of the same step may have written the row. A predicated load instead of a branch around each.
+APR_DEV U4 load_cache(const uint16_t* p, bool there) {
   U4 v;
-  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %5, 0;\n"
+      "mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
+      "@p ld.global.v4.u32 {%0,%1,%2,%3}, [%4]; }"
+      : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+      : "l"(p), "r"(static_cast<int>(there))
+      : "memory");
   return v;
 }
 
@@ -76,25 +83,48 @@ struct AttentionWarp {
       }
   }
 
-  // load(position, dim): eight halves; must give zeros where the cache is not written yet.
-  template <typename Load>
-  static __device__ __forceinline__ void fetch_k(TileK& k, int position, const Load& load) {
+  // 16 positions from `position` on, those below `end`; cache: the sequence's first row.
+  static __device__ __forceinline__ void fetch_k(TileK& k, const uint16_t* cache, int position, int end) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const uint16_t* p = cache + static_cast<int64_t>(position + g) * kDim + 8 * t;
 #pragma unroll
-    for (int j = 0; j < kKGroups; ++j)
+    for (int h = 0; h < 2; ++h) {
+      const bool there = position + g + 8 * h < end;
 #pragma unroll
-      for (int h = 0; h < 2; ++h)
-        k.w[j][h] = kDim % 32 == 0 || 32 * j + 8 * t < kDim ? load(position + g + 8 * h, 32 * j + 8 * t) : U4{0, 0, 0, 0};
+      for (int j = 0; j < kKGroups; ++j)
+        k.w[j][h] = load_cache(p + 8 * h * kDim + 32 * j, there && (kDim % 32 == 0 || 32 * j + 8 * t < kDim));
+    }
   }
-  template <typename Load>
-  static __device__ __forceinline__ void fetch_v(TileV& v, int position, const Load& load) {
+  static __device__ __forceinline__ void fetch_v(TileV& v, const uint16_t* cache, int position, int end) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const uint16_t* p = cache + static_cast<int64_t>(position + 2 * t) * kDim + 8 * g;
+#pragma unroll
+    for (int h = 0; h < 4; ++h) {
+      const int row = h % 2 + 8 * (h / 2);
+      const bool there = position + 2 * t + row < end;
+#pragma unroll
+      for (int j = 0; j < kVGroups; ++j)
+        v.w[j][h] = load_cache(p + row * kDim + 64 * j, there && (kDim % 64 == 0 || 64 * j + 8 * g < kDim));
+    }
+  }
+
+  // Puts row `offset` of a tile in from shared memory.
+  static __device__ __forceinline__ void insert(TileK& k, TileV& v, int offset, const uint16_t* key, const uint16_t* value) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
-    for (int j = 0; j < kVGroups; ++j)
+    for (int h = 0; h < 2; ++h) {
+      if (g + 8 * h != offset) continue;
 #pragma unroll
-      for (int h = 0; h < 4; ++h)
-        v.w[j][h] = kDim % 64 == 0 || 64 * j + 8 * g < kDim ? load(position + 2 * t + h % 2 + 8 * (h / 2), 64 * j + 8 * g)
-                                                            : U4{0, 0, 0, 0};
+      for (int j = 0; j < kKGroups; ++j)
+        if (kDim % 32 == 0 || 32 * j + 8 * t < kDim) k.w[j][h] = *reinterpret_cast<const U4*>(key + 32 * j + 8 * t);
+    }
+#pragma unroll
+    for (int h = 0; h < 4; ++h) {
+      if (2 * t + h % 2 + 8 * (h / 2) != offset) continue;
+#pragma unroll
+      for (int j = 0; j < kVGroups; ++j)
+        if (kDim % 64 == 0 || 64 * j + 8 * g < kDim) v.w[j][h] = *reinterpret_cast<const U4*>(value + 64 * j + 8 * g);
+    }
   }
 
   // kTiles tiles of 16 positions from `position` on. seen(column group, 0 or 1, position): whether query 2t (+1) of the

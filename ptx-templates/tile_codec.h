@@ -23,6 +23,17 @@ APR_DEV Planes<Layout::kPlanes> block_planes(const Weight& w, uint32_t block) {
   return p;
 }
 
+// The same block in each plane, `blocks` further.
+template <class Layout>
+APR_DEV Planes<Layout::kPlanes> advance(const Planes<Layout::kPlanes>& from, uint32_t blocks) {
+  Planes<Layout::kPlanes> p;
+  p.p[0] = from.p[0] + plane_offset<Layout, 0>(blocks);
+  if constexpr (Layout::kPlanes > 1) p.p[1] = from.p[1] + plane_offset<Layout, 1>(blocks);
+  if constexpr (Layout::kPlanes > 2) p.p[2] = from.p[2] + plane_offset<Layout, 2>(blocks);
+  if constexpr (Layout::kPlanes > 3) p.p[3] = from.p[3] + plane_offset<Layout, 3>(blocks);
+  return p;
+}
+
 template <class Codec>
 constexpr int chunk_columns() {
   return Codec::kRuns * Codec::kRun;

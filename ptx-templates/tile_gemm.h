@@ -57,12 +57,28 @@ APR_DEV uint32_t fma_halves(uint32_t a, uint32_t b, uint32_t c) {
   return r;
 }
 
+template <int kBn, int kSegments>
+constexpr int tiles_of() {
+  if constexpr (kSegments == 0) {
+    return 0;
+  } else {
+    return tiles_of<kBn, kSegments - 1>() + ceil_div(spec::Segments::template At<kSegments - 1>::type::kN, kBn);
+  }
+}
+// CTAs that share a tile, so that 512 tokens (four tiles of 128) occupy the device.
+template <int kBn>
+constexpr int gemm_split() {
+  const int tiles = 4 * tiles_of<kBn, spec::kSegments>();
+  if (spec::kArch < 90 || tiles >= spec::kSms * 3 / 2) return 1;
+  return tiles >= spec::kSms / 2 ? 2 : 4;
+}
+
 // kSplit CTAs of a cluster share a tile: each has its part of the columns, and in the end each finishes its part of the rows
 // from all the others' sums, in shared memory.
 template <int kBm, int kBn, int kStages, int kSplit>
 struct Gemm {
   static constexpr int kThreads = 256;
-  static constexpr int kBk = max_of(spec::bk, widest_window<spec::kSegments>());
+  static constexpr int kBk = max_of(spec::bk != 0 ? spec::bk : spec::kInput == kInputBf16x2 ? 32 : 64, widest_window<spec::kSegments>());
   static constexpr bool kBf16 = spec::kInput == kInputBf16x2;
   static constexpr int kTermsX = spec::kInput == kInputF16 ? 1 : 2, kTermsW = kBf16 ? 2 : 1;
   static constexpr int kWarpM = kBm / 2, kWarpN = kBn / 4;  // 2 x 4 warps

@@ -20,6 +20,10 @@ struct GemvShape {
   static constexpr int kChunks = kBlocks * block_chunks<Codec>();
   static constexpr int kIters = ceil_div(kChunks, kLanes * kSplit);
   static constexpr bool kWhole = kChunks % (kLanes * kSplit) == 0;  // no lane idles in the last iteration
+  // From iteration to iteration a lane stays on the same chunk of a block, kStride blocks further: addresses advance by
+  // constants. Otherwise they are computed each time.
+  static constexpr bool kRegular = kLanes * kSplit % block_chunks<Codec>() == 0;
+  static constexpr int kStride = kLanes * kSplit / block_chunks<Codec>();
   static constexpr int kPaddedIters = round_up(kIters, kDepth);  // so that an iteration's buffer slot is a constant
   static constexpr int kColumns = round_up(kLanes * kSplit * kIters, block_chunks<Codec>()) / block_chunks<Codec>() * Codec::kBlock;
 };
@@ -36,6 +40,64 @@ constexpr int gemv_columns() {
   }
 }
 
+// ---- parameters that were left to the shape (0) --------------------------------------------------------------------------
+
+struct GemvChoice {
+  int lanes, rows, depth, warps, split, ctas;
+};
+
+template <int kSegments>
+constexpr int widest_raw() {  // words that a lane holds of one chunk
+  if constexpr (kSegments == 0) {
+    return 1;
+  } else {
+    return max_of(widest_raw<kSegments - 1>(), ceil_div(sizeof(typename spec::Segments::template At<kSegments - 1>::type::Layout::Raw), 4));
+  }
+}
+template <int kSegments>
+constexpr int results() {
+  if constexpr (kSegments == 0) {
+    return 0;
+  } else {
+    return results<kSegments - 1>() + spec::Segments::template At<kSegments - 1>::type::kN;
+  }
+}
+
+// What measured best on an H200 over the shapes of models from 0.5 to 7 billion weights (docs/benchmarks-kernels.md).
+// prepares: every CTA works on the activations before it can begin.
+constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
+  using Codec = typename spec::Segments::template At<0>::type::Codec;
+  constexpr bool kPair = spec::kEpilogue == kEpilogueSwiglu, kQuantise = kPair && spec::kOutput == kOutputInt8;
+  constexpr int kChunks = ceil_div(spec::kK, Codec::kBlock) * block_chunks<Codec>();
+  constexpr int kResults = kPair ? results<1>() : results<spec::kSegments>();
+  if (c.lanes == 0) {
+    // Fewer lanes where a tenth of them would otherwise idle.
+    c.lanes = 32;
+    for (int l = 16; l >= 4; l /= 2)
+      if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
+  }
+  if (c.rows == 0) c.rows = 2;
+  const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? c.rows / 2 : c.rows));
+  // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
+  const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
+  if (c.warps == 0) c.warps = once ? 16 : 8;
+  if (c.ctas == 0) c.ctas = max_of(1, 16 / c.warps);
+  if (c.split == 0) {
+    // As many warps as a multiprocessor holds, as long as each has work for more than one iteration.
+    c.split = 1;
+    const int slots = spec::kSms * c.ctas * c.warps;
+    while (!kQuantise && c.split < 8 && tasks * c.split * 2 * 10 <= slots * 11 && kChunks * 2 >= c.lanes * c.split * 2 * 3 &&
+           c.warps % (2 * c.split) == 0)
+      c.split *= 2;
+    if (c.split > 1 && c.warps / c.split > 8) c.split = 1;  // barriers are few
+  }
+  if (c.depth == 0) {
+    c.depth = max_of(1, min_of(once ? 2 : 4, 48 / (c.rows * widest_raw<spec::kSegments>())));
+    c.depth = min_of(c.depth, ceil_div(kChunks, c.lanes * c.split));
+  }
+  return c;
+}
+
 // A barrier among some warps of the CTA.
 template <int kThreads>
 APR_DEV void sync_some(int id) {
@@ -46,10 +108,12 @@ APR_DEV void sync_some(int id) {
 //   kTokens                     tokens of a CTA
 //   Decoded<Codec>              one chunk in registers
 //   decode<Segment>(raw, chunk, decoded)
-//   dot<Codec, kRows>(decoded[kRows], column, chunk, whole, acc[kRows][kTokens])   whole = false: this lane has no chunk
+//   Columns<Codec, Shape>       where a lane's activations lie: set(view, first chunk)
+//   dot<Codec, Shape, kRows>(decoded[kRows], columns, base, iter, chunk, whole, acc[kRows][kTokens])
+//                               of iteration base + iter; whole = false: this lane has no chunk in it
 //   prologue(args, token0)      waits for the previous kernel and prepares the activations
 //   factor(token)               multiplies the result: the norm's 1 / rms
-template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit>
+template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit, int kAhead>
 struct Gemv {
   static constexpr int kTokens = View::kTokens;
   static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;  // a task's rows alternate between gate and up
@@ -80,8 +144,6 @@ struct Gemv {
   static __device__ __forceinline__ int group() { return threadIdx.x % kWarp / kLanes; }
   static __device__ __forceinline__ int team() { return threadIdx.x / (kWarp * kSplit); }
   static __device__ __forceinline__ int part() { return kSplit == 1 ? 0 : threadIdx.x / kWarp % kSplit; }
-  static __device__ __forceinline__ int chunk_of(int iter) { return part() * kLanes + lane() + kLanes * kSplit * iter; }
-
   // Task number i of this team in a segment that the team begins with task `first`.
   static __device__ __forceinline__ int task_at(int first, int i) {
     if constexpr (kQuantise) {
@@ -91,45 +153,74 @@ struct Gemv {
     return first + i * static_cast<int>(gridDim.x) * kTeams;
   }
 
-  // One iteration of one lane group for segment kSegment: the loads alone.
+  // Where the rows of a task begin for this lane: its first chunk's block in each plane.
+  template <class Segment>
+  struct Rows {
+    Planes<Segment::Layout::kPlanes> at[kRows];
+  };
+
   template <class Segment, int kSegment>
-  static __device__ __forceinline__ void fetch(const LinearArgs& args, int task, int iter,
-                                               typename Segment::Layout::Raw (&raw)[kRows]) {
-    using Codec = typename Segment::Codec;
-    using Layout = typename Segment::Layout;
+  static __device__ __forceinline__ void find(const LinearArgs& args, int task, Rows<Segment>& rows) {
     using S = Shape<Segment>;
-    int c = chunk_of(iter);
-    if constexpr (!S::kWhole) c = min(c, S::kChunks - 1);
-    const int block = c / block_chunks<Codec>(), chunk = c % block_chunks<Codec>();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       int row = task * kTaskOut + group() * kOut + (kPairs ? r / 2 : r);
       if constexpr (Segment::kN % kTaskOut != 0 || kQuantise) row = min(row, Segment::kN - 1);
-      raw[r] = Layout::load(block_planes<Layout>(args.w[kSegment + (kPairs ? r % 2 : 0)], row * S::kBlocks + block), chunk);
+      const int chunk = S::kWhole ? first_chunk() : min(first_chunk(), S::kChunks - 1);
+      const int block = S::kRegular ? chunk / block_chunks<typename Segment::Codec>() : 0;
+      rows.at[r] = block_planes<typename Segment::Layout>(args.w[kSegment + (kPairs ? r % 2 : 0)], row * S::kBlocks + block);
+    }
+  }
+
+  static __device__ __forceinline__ int first_chunk() { return part() * kLanes + lane(); }
+
+  // Iteration base + iter of one lane group: the loads alone. iter is a constant, so that it becomes part of the loads'
+  // immediate offsets.
+  template <class Segment>
+  static __device__ __forceinline__ void fetch(const Rows<Segment>& rows, int base, int iter, typename Segment::Layout::Raw (&raw)[kRows]) {
+    using Codec = typename Segment::Codec;
+    using Layout = typename Segment::Layout;
+    using S = Shape<Segment>;
+    constexpr int kPerBlock = block_chunks<Codec>();
+    if constexpr (S::kRegular) {
+      uint32_t blocks = (base + iter) * S::kStride;
+      if constexpr (!S::kWhole) {
+        // A lane without a chunk reads its row's first one again; its activations are zeros.
+        if (base + iter == S::kIters - 1 && first_chunk() + kLanes * kSplit * (S::kIters - 1) >= S::kChunks) blocks = 0;
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) raw[r] = Layout::load(advance<Layout>(rows.at[r], blocks), first_chunk() % kPerBlock);
+    } else {
+      int c = first_chunk() + kLanes * kSplit * (base + iter);
+      if constexpr (!S::kWhole) c = min(c, S::kChunks - 1);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) raw[r] = Layout::load(advance<Layout>(rows.at[r], c / kPerBlock), c % kPerBlock);
     }
   }
 
   // The first kDepth iterations of a task into the ring.
   template <class Segment, int kSegment>
   static __device__ __forceinline__ void fill(const LinearArgs& args, int task, typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
+    Rows<Segment> rows;
+    find<Segment, kSegment>(args, task, rows);
 #pragma unroll
     for (int d = 0; d < kDepth; ++d)
-      if (d < Shape<Segment>::kIters) fetch<Segment, kSegment>(args, task, d, ring[d]);
+      if (d < Shape<Segment>::kIters) fetch<Segment>(rows, 0, d, ring[d]);
   }
 
   // One iteration's arithmetic. The slot is free once decoded: `refill` issues its next loads before the products.
-  template <class Segment, typename Refill>
-  static __device__ __forceinline__ void consume(const View& view, const typename Segment::Layout::Raw (&raw)[kRows], int iter,
-                                                 float (&acc)[kRows][kTokens], const Refill& refill) {
+  template <class Segment, typename Columns, typename Refill>
+  static __device__ __forceinline__ void consume(const View& view, const Columns& columns, const typename Segment::Layout::Raw (&raw)[kRows],
+                                                 int base, int iter, float (&acc)[kRows][kTokens], const Refill& refill) {
     using Codec = typename Segment::Codec;
     using S = Shape<Segment>;
-    const int c = chunk_of(iter);
-    const int block = c / block_chunks<Codec>(), chunk = c % block_chunks<Codec>();
+    const int c = first_chunk() + kLanes * kSplit * (base + iter);
+    const int chunk = (S::kRegular ? first_chunk() : c) % block_chunks<Codec>();
     typename View::template Decoded<Codec> w[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) View::template decode<Segment>(raw[r], chunk, w[r]);
     refill();
-    view.template dot<Codec, kRows>(w, block * Codec::kBlock, chunk, S::kWhole || c < S::kChunks, acc);
+    view.template dot<Codec, S, kRows>(w, columns, base, iter, c, S::kWhole || c < S::kChunks, acc);
   }
 
   // All tasks of this team from `first` on; the ring holds the first iterations of the first one.
@@ -142,6 +233,10 @@ struct Gemv {
     __shared__ float parts[2][kSplit > 1 ? kTeams : 1][kSplit > 1 ? kSplit - 1 : 1][kTaskOut][kTokens][kPairs ? 2 : 1];
     __shared__ float results[2][kBlocksAtOnce][kQuantise ? kTokens : 1][kActBlock];
     int task = first;
+    typename View::template Columns<typename Segment::Codec, S> columns;
+    columns.set(view, first_chunk());
+    Rows<Segment> rows;
+    find<Segment, kSegment>(args, task, rows);
     for (int i = 0; task < kTasks; ++i) {
       const int next = task_at(first, i + 1);
       // Lane r of the group writes row r: what it adds is fetched while the weights stream.
@@ -162,19 +257,20 @@ struct Gemv {
       for (int k = 0; k < S::kPaddedIters - kDepth; k += kDepth) {
 #pragma unroll
         for (int d = 0; d < kDepth; ++d) {
-          consume<Segment>(view, ring[d], k + d, acc, [&] {
-            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters) fetch<Segment, kSegment>(args, task, k + kDepth + d, ring[d]);
+          consume<Segment>(view, columns, ring[d], k, d, acc, [&] {
+            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters) fetch<Segment>(rows, k, kDepth + d, ring[d]);
           });
         }
       }
       constexpr int kLast = S::kPaddedIters - kDepth;
+      if (next < kTasks) find<Segment, kSegment>(args, next, rows);
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) {
         const auto fetch_next = [&] {
-          if (d < S::kIters && next < kTasks) fetch<Segment, kSegment>(args, next, d, ring[d]);
+          if (d < S::kIters && next < kTasks) fetch<Segment>(rows, 0, d, ring[d]);
         };
         if (kLast + d < S::kIters) {
-          consume<Segment>(view, ring[d], kLast + d, acc, fetch_next);
+          consume<Segment>(view, columns, ring[d], 0, kLast + d, acc, fetch_next);
         } else {
           fetch_next();
         }
@@ -286,6 +382,32 @@ struct Gemv {
     return t < 0 ? t + teams : t;
   }
 
+  // Asks the L2 for the rest of the team's first task and for kAhead more: memory stays busy while the previous kernel ends and
+  // this one prepares its activations. One lane for each plane of each matrix of each task.
+  template <class Segment, int kSegment>
+  static __device__ __forceinline__ void ask(const LinearArgs& args, int first) {
+    using Layout = typename Segment::Layout;
+    using S = Shape<Segment>;
+    constexpr int kMatrices = kPairs ? 2 : 1, kPlanes = Layout::kPlanes;
+    constexpr int kFrom = S::kIters > kDepth ? 0 : 1;
+    static_assert((kAhead + 1) * kMatrices * kPlanes <= kWarp, "a lane for each piece");
+    const int item = threadIdx.x % kWarp, plane = item % kPlanes, matrix = item / kPlanes % kMatrices;
+    const int n = item / (kPlanes * kMatrices) + kFrom;
+    if (n > kAhead || part() != 0) return;
+    const int task = task_at(first, n), row = task * kTaskOut;
+    if (task >= tasks<Segment>() || row >= Segment::kN) return;
+    const Planes<kPlanes> none = {}, one = advance<Layout>(none, 1);
+    uint64_t row_bytes = 0;
+    const uint8_t* base = nullptr;
+#pragma unroll
+    for (int p = 0; p < kPlanes; ++p) {
+      if (p != plane) continue;
+      row_bytes = S::kBlocks * static_cast<uint64_t>(one.p[p] - none.p[p]);
+      base = kPairs && matrix == 1 ? args.w[kSegment + (kPairs ? 1 : 0)].plane[p] : args.w[kSegment].plane[p];
+    }
+    prefetch_l2(base + row * row_bytes, static_cast<uint32_t>(min(kTaskOut, Segment::kN - row) * row_bytes));
+  }
+
   template <int kIndex>
   static __device__ __forceinline__ int prefetch(const LinearArgs& args, Ring& words) {
     if constexpr (kIndex < kWalks) {
@@ -295,6 +417,7 @@ struct Gemv {
         typename Segment::Layout::Raw ring[kDepth][kRows];
         fill<Segment, kIndex>(args, task, ring);
         store(ring, words);
+        if constexpr (kAhead >= 0) ask<Segment, kIndex>(args, task);
         return kIndex;
       }
       return prefetch<kIndex + 1>(args, words);

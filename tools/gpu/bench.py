@@ -228,10 +228,11 @@ class Bench:
             text = "; ".join(f"{us:.2f} " + ",".join(str(v) for v in p.values()) for us, p in best[:4])
             print(f"{name:22} {best[0][0]:7.2f} us {position * kv * dim * 4 / best[0][0] / 1e3:6.0f} GB/s | {text}")
 
-    def step(self, name, configs, position=64, pdl=True, trace=False):
-        """A whole decode step as one graph. configs: {role: params}."""
+    def prepare(self, name, position=64):
+        """Memory and arguments of a whole decode step: a list of (role, make(params) -> Kernel, args)."""
         layers, dim, ffn, heads, kv, hd, vocab, recipe = MODELS[name]
-        keep, launches, weight_bytes = [], [], 0
+        keep, launches = [], []
+        self.step_bytes, self.step_keep = 0, keep
         rows = self.cp.ones(1, self.cp.int32)
         state, pos, seq = self.cp.array([1, 1, 0, 0], self.cp.int32), self.cp.full(1, position, self.cp.int32), self.cp.zeros(1, self.cp.int32)
         token = self.cp.full(1, 17, self.cp.int32)
@@ -240,72 +241,121 @@ class Bench:
         inv, bias = self.floats(hd, keep), self.floats(dim, keep)
         integer = recipe not in ("f32", "f16", "bf16")
         att8, ff8 = self.int8(heads * hd, keep), self.int8(ffn, keep)
-        forms = {"o": (1, 0), "down": (1, 0), "down6": (1, 0), "gate_up": (0, 1)} if integer else {}  # input, output
         n_ctx = position + 64
         keep += [rows, state, pos, seq, token, index]
 
         def linear(role, k, segments, epilogue, use_norm, xin, ys):
-            nonlocal weight_bytes
-            kernel = gemv(1, k, segments, epilogue, use_norm, *forms.get(role, (0, 0)), **configs.get(role, {}))
-            loaded = self.load(kernel)
             a = self.A.LinearArgs(m=rows.data.ptr, x=xin, norm=norm, residual=x, eps=1e-6, xq=att8 if role == "o" else ff8, yq=ff8)
             for i, (f, n, _) in enumerate(segments):
                 a.w[i] = self.weight(f, n, k, keep)
-                weight_bytes += self.bytes_of(f, n, k)
+                self.step_bytes += self.bytes_of(f, n, k)
                 a.bias[i], a.w_scale[i] = bias, 16.0
             for i, (y, n) in enumerate(ys):
                 a.y[i], a.y_stride[i] = y, n
-            launches.append((loaded, a, 1, role))
+            launches.append((role, lambda p: gemv(1, k, segments, epilogue, use_norm, int(integer and role in ("o", "down", "down6")),
+                                                  int(integer and role == "gate_up"), **p), a))
 
         hf = format_of(recipe, "head", 0, layers, dim)
-        embed = self.load(Kernel("embed", m=0, k=dim, segments=[(hf, layout(hf), vocab, False)]))
         ew = self.weight(hf, vocab, dim, keep)
-        launches.append((embed, self.A.EmbedArgs(m=rows.data.ptr, tokens=token.data.ptr, w=ew, y=x), 1, "embed"))
+        launches.append(("embed", lambda p: Kernel("embed", m=0, k=dim, segments=[(hf, layout(hf), vocab, False)]),
+                         self.A.EmbedArgs(m=rows.data.ptr, tokens=token.data.ptr, w=ew, y=x)))
         for l in range(layers):
             f = lambda n, k: format_of(recipe, n, l, layers, k)
             linear("qkv", dim, [(f("q", dim), heads * hd, True), (f("k", dim), kv * hd, True), (f("v", dim), kv * hd, True)], NONE, True, x,
                    [(qkv, heads * hd), (qkv + 4 * heads * hd, kv * hd), (qkv + 4 * (heads + kv) * hd, kv * hd)])
             kc = self.cp.zeros(2 * kv * n_ctx * hd, self.cp.float16)
             keep.append(kc)
-            loaded = self.load(Kernel("attention_decode", m=1, kHeads=heads, kKvHeads=kv, kHeadDim=hd, kRopeDims=hd, kRopeKind=2, kQkNorm=False,
-                                      kWindow=0, kFused=True, kOutput=int(integer), **configs.get("attention", {})))
-            launches.append((loaded, self.A.AttentionArgs(
+            launches.append(("attention", lambda p: Kernel("attention_decode", m=1, kHeads=heads, kKvHeads=kv, kHeadDim=hd, kRopeDims=hd, kRopeKind=2,
+                                                           kQkNorm=False, kWindow=0, kFused=True, kOutput=int(integer), **p),
+                             self.A.AttentionArgs(
                 state=state.data.ptr, positions=pos.data.ptr, sequences=seq.data.ptr, q=qkv, k=qkv + 4 * heads * hd, v=qkv + 4 * (heads + kv) * hd,
                 q_stride=heads * hd, k_stride=kv * hd, v_stride=kv * hd, n_ctx=n_ctx, inv_freq=inv, eps=1e-6, rope_scale=1.0, scale=hd ** -0.5,
-                out_stride=heads * hd, k_cache=kc.data.ptr, v_cache=kc.data.ptr + 2 * kv * n_ctx * hd, out=att, outq=att8, scratch=loaded.scratch.data.ptr), 1, "attention"))
+                out_stride=heads * hd, k_cache=kc.data.ptr, v_cache=kc.data.ptr + 2 * kv * n_ctx * hd, out=att, outq=att8)))
             linear("o", heads * hd, [(f("o", heads * hd), dim, False)], RESIDUAL, False, att, [(x, dim)])
             linear("gate_up", dim, [(f("gate", dim), ffn, False), (f("up", dim), ffn, False)], SWIGLU, True, x, [(ff, ffn)])
-            linear("down6" if f("down", ffn) != format_of(recipe, "down", layers // 8, layers, ffn) else "down", ffn, [(f("down", ffn), dim, False)], RESIDUAL, False, ff, [(x, dim)])
+            plain = format_of(recipe, "down", layers // 8, layers, ffn)
+            linear("down6" if f("down", ffn) != plain else "down", ffn, [(f("down", ffn), dim, False)], RESIDUAL, False, ff, [(x, dim)])
         linear("head", dim, [(hf, vocab, False)], NONE, True, x, [(logits, vocab)])
-        am = self.load(Kernel("argmax", m=0, kN=vocab))
-        launches.append((am, self.A.ArgmaxArgs(m=rows.data.ptr, x=logits, index=index.data.ptr, scratch=am.scratch.data.ptr), 1, "argmax"))
+        launches.append(("argmax", lambda p: Kernel("argmax", m=0, kN=vocab, **p), self.A.ArgmaxArgs(m=rows.data.ptr, x=logits, index=index.data.ptr)))
+        return launches
 
-        def run(skip=()):
-            for i, (loaded, a, r, role) in enumerate(launches):
-                if role not in skip:
-                    loaded.launch(a, r, pdl=pdl and i > 0)
-        us = self.device.time_graph(run, 7)
-        floor = weight_bytes / self.peak / 1e3
+    def kernels_of(self, launches, configs):
+        return {k.label(): k for k in (make(configs.get(role, {})) for role, make, _ in launches)}.values()
+
+    def time_step(self, launches, configs, skip=(), pdl=True, repeats=3):
+        def run():
+            for i, (role, make, a) in enumerate(launches):
+                if role in skip:
+                    continue
+                key = (id(make), tuple(sorted(configs.get(role, {}).items())))
+                if key not in self.step_loaded:
+                    self.step_loaded[key] = self.load(make(configs.get(role, {})))
+                loaded = self.step_loaded[key]
+                if hasattr(a, "scratch"):
+                    a.scratch = loaded.scratch.data.ptr
+                loaded.launch(a, 1, pdl=pdl and i > 0)
+        return self.device.time_graph(run, repeats)
+
+    def step(self, name, trace=False):
+        """Tunes the kernels of a decode step in place: first a family for all of them, then role by role what makes the whole
+        step fastest. Kernels overlap, so that neighbours decide about each other."""
+        layers, integer = MODELS[name][0], MODELS[name][7] not in ("f32", "f16", "bf16")
+        launches = self.prepare(name)
+        self.step_loaded = {}
+        present = {l[0] for l in launches}
+        linears = [r for r in ("gate_up", "down", "down6", "qkv", "o", "head") if r in present]
+        tried = []
+
+        def attempt(role, p, configs):
+            try:
+                us = self.time_step(launches, configs)
+            except (RuntimeError, check.nvrtc.CompileError):
+                return None
+            tried.append((role, us, p))
+            return us
+
+        families = {f: {r: p for r in linears if r != "gate_up" or not integer or p.get("warps", 8) != 12} for f, p in FAMILIES.items()}
+        check.build_all([k for c in families.values() for k in self.kernels_of(launches, c)])
+        timed = {f: attempt(f, {}, c) for f, c in families.items()}
+        start = timed["default"]
+        family = min((f for f in timed if timed[f]), key=lambda f: timed[f])
+        configs, best = dict(families[family]), timed[family]
+        print(f"{name}: " + " ".join(f"{f} {us:.0f}" for f, us in timed.items() if us))
+        for role in linears + ["attention"]:
+            deltas = [dict(configs.get(role, {}), **d) for d in (DELTAS_ATTENTION if role == "attention" else DELTAS)]
+            mine = [l for l in launches if l[0] == role]
+            check.build_all([k for p in deltas for k in self.kernels_of(mine, {role: p})])
+            for p in deltas:
+                us = attempt(role, p, dict(configs, **{role: p}))
+                if us and us < best:
+                    best, configs[role] = us, p
+        best = self.time_step(launches, configs, repeats=9)
+        floor = self.step_bytes / self.peak / 1e3
+        shares = {r: best - self.time_step(launches, configs, (r, r + "6")) for r in ("qkv", "attention", "o", "gate_up", "down", "head", "argmax")}
+        note(part="step", name=name, us=best, default_us=start, floor_us=floor, shares=shares, configs=configs, tried=tried)
+        text = " ".join(f"{r} {v / (layers if r not in ('head', 'argmax') else 1):.2f}" for r, v in shares.items())
+        print(f"{name:10} {best:7.1f} us {1e6 / best:6.0f} tok/s ({start:.1f} us with defaults), floor {floor:.0f} us ({floor / best:.0%}); us per kernel, by leaving it out: {text}")
+        for role, p in configs.items():
+            mine = sorted((us, q) for r, us, q in ((t[0], t[1], json.dumps(t[2]).replace('"', "")) for t in tried) if r == role)
+            print(f"    {role:9} " + "; ".join(f"{us:.0f} {q}" for us, q in mine[:3] + mine[-1:]))
         if trace:
-            print(f"{name}: {us:.1f} us traced; us after the layer's first CTA, of CTAs' first / median / last, at marks (0 start, 1 loads issued, "
-                  "2 previous kernel done, 3 activations ready, 4 CTA ready, 5 first task done, 6 end)")
-            seen, t0 = {}, None
-            for loaded, _, _, role in launches:
-                seen[role if role != "down6" else "down"] = loaded  # the last of each role
+            spec.TRACE = True
+            self.loaded.clear()
+            self.step_loaded.clear()
+            us = self.time_step(launches, configs)
+            print(f"  {us:.1f} us traced; us after the layer's first CTA, of CTAs' first/median/last, at marks 0 start 1 loads issued 2 previous kernel "
+                  "done 3 activations made 4 CTA ready 5 first task done 6 end")
+            last = {role.rstrip("6"): self.step_loaded[(id(make), tuple(sorted(configs.get(role, {}).items())))] for role, make, _ in launches}
+            t0 = None
             for role in ("qkv", "attention", "o", "gate_up", "down", "head"):
-                t = seen[role].trace().astype(np.int64)
+                t = last[role].trace().astype(np.int64)
                 t = t[t[:, 6] > 0]
                 t0 = t0 if t0 is not None else t[:, 0].min()
                 marks = [m for m in range(8) if (t[:, m] > 0).all()]
                 print(f"  {role:10}" + "  ".join(f"{m}: {(t[:, m].min() - t0) / 1e3:.1f}/{(np.median(t[:, m]) - t0) / 1e3:.1f}/{(t[:, m].max() - t0) / 1e3:.1f}" for m in marks))
-            return
-        shares = {}
-        for role in ("qkv", "attention", "o", "gate_up", "down", "head", "argmax"):
-            without = self.device.time_graph(lambda: run((role, role + "6")), 3)
-            shares[role] = us - without
-        note(part="step", name=name, us=us, tokens_per_second=1e6 / us, floor_us=floor, shares=shares, configs=configs, position=position)
-        text = " ".join(f"{r} {v / (layers if r not in ('head', 'argmax') else 1):.2f}" for r, v in shares.items())
-        print(f"{name:10} {us:7.1f} us {1e6 / us:6.0f} tok/s, floor {floor:.0f} us ({floor / us:.0%}); us per kernel by leaving it out: {text}")
+            spec.TRACE = False
+            self.loaded.clear()
+        self.step_keep.clear()
 
 
 def fits(role, p):
@@ -356,13 +406,23 @@ def v(names, *rows):
     return [dict(zip(names, r)) for r in rows]
 
 
-INT = ("lanes", "rows", "depth", "warps", "ctas", "split")
-SHORT = v(INT, (16, 2, 2, 8, 2, 1), (16, 2, 4, 8, 2, 1), (32, 2, 4, 8, 2, 1), (16, 2, 2, 16, 1, 1), (16, 4, 2, 8, 2, 1), (8, 2, 4, 8, 2, 1), (16, 2, 4, 16, 1, 1),
-          (16, 4, 2, 16, 1, 1), (16, 2, 2, 12, 2, 1), (32, 2, 2, 16, 1, 1), (16, 2, 2, 16, 1, 2), (8, 2, 3, 16, 1, 1))
-LONG = v(INT, (32, 2, 4, 8, 2, 1), (32, 2, 2, 8, 2, 1), (32, 2, 4, 8, 2, 2), (32, 2, 2, 8, 2, 2), (32, 2, 2, 8, 2, 4), (32, 4, 2, 8, 2, 2), (32, 4, 2, 8, 2, 4),
-         (16, 2, 4, 8, 2, 2), (32, 1, 4, 8, 2, 1), (32, 1, 4, 8, 2, 2), (32, 2, 3, 8, 2, 8))
-FLOAT = v(INT, (32, 2, 4, 8, 2, 1), (32, 2, 8, 8, 2, 1), (32, 2, 4, 8, 2, 2), (32, 2, 8, 8, 2, 2), (32, 4, 4, 8, 2, 2), (32, 2, 4, 8, 2, 4), (32, 1, 8, 8, 2, 2),
-          (32, 1, 8, 8, 2, 1), (32, 2, 4, 8, 1, 1), (32, 1, 8, 16, 1, 1))
+INT = ("lanes", "rows", "depth", "warps", "ctas", "split", "spare", "ahead")
+SHORT = v(INT, (16, 2, 4, 8, 2, 1, 0, -1), (16, 2, 2, 16, 1, 1, 0, -1), (16, 4, 2, 8, 2, 1, 0, -1), (32, 2, 4, 8, 2, 1, 0, -1),
+          (16, 2, 4, 8, 1, 1, 1, -1), (16, 4, 2, 8, 1, 1, 1, -1), (16, 2, 4, 8, 2, 1, 0, 0), (16, 2, 4, 8, 1, 1, 1, 1), (16, 4, 2, 8, 1, 1, 1, 1), (16, 4, 2, 8, 2, 1, 0, 1),
+          (32, 2, 4, 8, 1, 1, 1, 1), (16, 2, 2, 16, 1, 1, 1, 1), (16, 2, 2, 12, 1, 1, 1, 1))
+LONG = v(INT, (32, 2, 4, 8, 2, 1, 0, -1), (32, 2, 2, 8, 2, 2, 0, -1), (32, 2, 2, 8, 2, 4, 0, -1), (32, 4, 2, 8, 2, 2, 0, -1), (32, 4, 2, 8, 2, 4, 0, -1),
+         (32, 2, 4, 8, 1, 1, 1, -1), (32, 2, 4, 8, 1, 1, 1, 0), (32, 2, 4, 8, 1, 2, 1, 0), (32, 4, 2, 8, 1, 2, 1, 0), (32, 4, 2, 8, 1, 4, 1, 0), (32, 2, 2, 8, 2, 2, 0, 0), (32, 2, 2, 16, 1, 4, 1, 0),
+         (16, 2, 4, 8, 2, 2, 0, 0))
+FLOAT = v(INT, (32, 2, 4, 8, 2, 1, 0, -1), (32, 2, 8, 8, 2, 1, 0, -1), (32, 2, 4, 8, 2, 2, 0, -1), (32, 1, 8, 8, 2, 2, 0, -1), (32, 2, 4, 8, 2, 4, 0, -1), (32, 4, 4, 8, 2, 2, 0, -1),
+          (32, 2, 8, 8, 1, 1, 1, -1), (32, 2, 8, 8, 1, 2, 1, 0), (32, 2, 8, 8, 1, 2, 1, 1), (32, 2, 4, 8, 2, 2, 0, 0), (32, 2, 8, 8, 1, 1, 1, 1), (32, 2, 4, 16, 1, 2, 1, 1))
+
+
+FAMILIES = {"default": {}, "beside": dict(ctas=1, warps=8, spare=1), "beside+0": dict(ctas=1, warps=8, spare=1, ahead=0),
+            "beside+1": dict(ctas=1, warps=8, spare=1, ahead=1), "beside16": dict(ctas=1, warps=16, spare=1), "one16": dict(ctas=1, warps=16),
+            "default+0": dict(ahead=0), "default+1": dict(ahead=1)}
+DELTAS = [dict(depth=2), dict(depth=4), dict(depth=8), dict(rows=4), dict(lanes=16), dict(lanes=32), dict(split=2), dict(split=4), dict(ahead=1), dict(ahead=-1),
+          dict(ctas=1, warps=8, spare=1), dict(ctas=2, warps=8, spare=0), dict(ctas=1, warps=16, spare=0)]
+DELTAS_ATTENTION = v(("warps", "tiles", "least", "terms"), (8, 1, 256, 1), (4, 1, 256, 2), (8, 1, 128, 2))
 
 
 def variants_of(name, role, integer):
@@ -424,23 +484,7 @@ def main():
             b.attention(ATTENTION_CASES)
         if "step" in parts:
             for name in models:
-                configs = {}
-                for role in ("qkv", "o", "gate_up", "down", "down6", "head"):
-                    mine = [r for r in RESULTS if r["part"] == "gemv" and r["name"] == f"{name}/{role}"]
-                    if mine:
-                        configs[role] = min(mine, key=lambda r: r["us"])["params"]
-                if "attention" not in configs:
-                    configs["attention"] = dict(warps=8, tiles=1, least=256, terms=2)
-                b.step(name, configs)
-        if "trace" in parts:
-            spec.TRACE = True
-            for name in models:
-                if name not in ("7b-q4km", "1.5b-q4km", "0.5b-q4km", "1.5b-f32"):
-                    continue
-                best = {r["name"].split("/")[1]: r["params"] for r in sorted((r for r in RESULTS if r["part"] == "gemv"), key=lambda r: -r["us"])
-                        if r["name"].startswith(name + "/")}
-                b.loaded.clear()
-                b.step(name, best, trace=True)
+                b.step(name, trace="trace" in parts)
     finally:
         if o.out:
             with open(o.out, "w") as f:

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 
+import nvrtc
 import spec
 from spec import Kernel
 
@@ -31,10 +32,20 @@ def _build(kernel):
         return f"{kernel.label()}: {str(e)[:1500]}"
 
 
-def build_all(kernels, processes=None):
-    """Compiles in parallel, before the CUDA context exists. A list of messages."""
-    with multiprocessing.Pool(processes or min(os.cpu_count(), 32)) as pool:
-        return [m for m in pool.map(_build, kernels, chunksize=1) if m]
+_pool = None
+
+
+def start_builders():
+    """Processes that compile: to be started before the CUDA context exists, since they are forks."""
+    global _pool
+    if _pool is None:
+        _pool = multiprocessing.Pool(min(os.cpu_count(), 32))
+
+
+def build_all(kernels):
+    """Compiles in parallel. A list of messages."""
+    start_builders()
+    return [m for m in _pool.map(_build, kernels, chunksize=1) if m]
 
 
 # ---- float64 references --------------------------------------------------------------------------------------------------
@@ -495,6 +506,10 @@ def cases(quick):
         linear_case("gemv_float", "gemv_float", 2, 1537, [("f32", None, 101, True)], RESIDUAL, split=split)
         linear_case("gemv_float", "gemv_float", 1, 8960, [("f32", None, 101, True)], RESIDUAL, split=split)
         linear_case("gemv_float", "gemv_float", 3, 896, [("f16", None, 101, True), ("f16", None, 101, True)], SWIGLU, split=split)
+    for ahead in (0, 1, 3):
+        linear_case("gemv_int", "gemv_int", 1, 1536, [q(1301), q(1301)], SWIGLU, True, ahead=ahead, spare=1, ctas=1, output=1)
+        linear_case("gemv_int", "gemv_int", 1, 3584, [q(1301, False, "q6_k")], RESIDUAL, ahead=ahead, split=2)
+        linear_case("gemv_float", "gemv_float", 1, 1537, [("f32", None, 1301, True)], RESIDUAL, ahead=ahead, spare=1)
     for f in spec.CODECS:
         for l in layouts(f):
             linear_case("gemv_float", "gemv_float", 1, 512, [(f, l, 133, False)])
