@@ -75,11 +75,11 @@ void add_options(CommandLine& line) {
       "special", po::bool_switch(), "special tokens written in the prompt become those tokens (not in a chat)")(
       "show-special", po::bool_switch(), "print special tokens too")("ignore-eos", po::bool_switch(), "go on after an end of text")(
       "stop", po::value<std::vector<std::string>>()->composing(), "text that ends the answer; may be repeated")(
-      "temp", po::value<double>()->default_value(0.0), "temperature; 0 takes the most probable token")(
+      "temp", po::value<double>()->default_value(0.0, "0"), "temperature; 0 takes the most probable token")(
       "top-k", po::value<int64_t>()->default_value(40), "keep the k most probable tokens, 0: all")(
-      "top-p", po::value<double>()->default_value(0.95), "keep the most probable tokens up to this sum, 1: all")(
-      "min-p", po::value<double>()->default_value(0.05), "keep tokens this probable relative to the best, 0: all")(
-      "repeat-penalty", po::value<double>()->default_value(1.0), "divide the logits of recent tokens, 1: off")(
+      "top-p", po::value<double>()->default_value(0.95, "0.95"), "keep the most probable tokens up to this sum, 1: all")(
+      "min-p", po::value<double>()->default_value(0.05, "0.05"), "keep tokens this probable relative to the best, 0: all")(
+      "repeat-penalty", po::value<double>()->default_value(1.0, "1"), "divide the logits of recent tokens, 1: off")(
       "repeat-last-n", po::value<int64_t>()->default_value(64), "how many tokens are recent")(
       "seed", po::value<uint64_t>()->default_value(0), "same seed, same text")(
       "quiet,q", po::bool_switch(), "nothing but the text and errors")("json", po::bool_switch(), "print one JSON object at the end");
