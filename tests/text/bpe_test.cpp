@@ -2,8 +2,8 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <cstdint>
+#include <ctime>
 #include <map>
 #include <random>
 
@@ -156,11 +156,11 @@ TEST_CASE("any bytes survive the round trip") {
 
 TEST_CASE("a word of a million bytes takes seconds at most") {
   const auto tokenizer = make_tokenizer(bpe_vocab({{"a", "a"}, {"aa", "aa"}, {"aaaa", "aaaa"}, {"b", "a"}}));
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = std::clock();
   CHECK(tokenizer->encode(std::string(1 << 20, 'a')).size() == 1 << 17);
   std::string word;
   for (int i = 0; i < 500000; ++i) word += "ba";
   CHECK(tokenizer->encode(word).size() == 500000);
   // A quadratic merge would take hours; this takes a quarter of a second.
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));
+  CHECK(std::clock() - start < 30 * CLOCKS_PER_SEC);
 }

@@ -226,6 +226,18 @@ TEST_CASE("logits that mean nothing are errors that say where") {
     CHECK_HAS(error_of([&] { return Sampler({.temperature = temperature}).sample(logits); }),
               "the logit of token 37 (of 100) is NaN");
   }
+  // Either sign of NaN, in any place of a block.
+  for (size_t length : {1, 63, 64, 65, 200}) {
+    for (const float nan :
+         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
+      for (size_t at = 0; at < length; ++at) {
+        std::vector<float> one(length, -kInf);
+        one[at] = nan;
+        CHECK_HAS(error_of([&] { return Sampler({.temperature = 0}).sample(one); }),
+                  fmt::format("token {} (of {}) is NaN", at, length));
+      }
+    }
+  }
   logits[5] = kInf;
   CHECK_HAS(error_of([&] { return Sampler({}).sample(logits); }),
             "the logit of token 5 (of 100) is +infinity");

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
+#include <ctime>
 #include <map>
 #include <random>
 
@@ -183,7 +183,7 @@ TEST_CASE("Phi-3's special tokens swallow the white space after them") {
 }
 
 TEST_CASE("a text of a million bytes takes seconds at most, with words and without") {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = std::clock();
   for (const char* extra : {"zzz", "z▁z"}) {
     const auto tokenizer = make_tokenizer(spm_vocab({{"a", 1, -9},
                                                      {"aa", 1, -1},
@@ -198,5 +198,5 @@ TEST_CASE("a text of a million bytes takes seconds at most, with words and witho
       CHECK(tokenizer->encode(text).size() > 200000);
     }
   }
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));
+  CHECK(std::clock() - start < 60 * CLOCKS_PER_SEC);
 }

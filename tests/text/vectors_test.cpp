@@ -5,9 +5,9 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -24,11 +24,10 @@ using namespace apr_test;
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 using Ids = std::vector<int32_t>;
 
 double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  return std::chrono::duration<double>(std::clock() - start).count();
 }
 
 std::string contents(const fs::path& path) {
@@ -68,7 +67,7 @@ struct Loaded {
 
 Loaded load(const fs::path& path) {
   Loaded out{open_gguf(path.string()), nullptr, 0};
-  const auto start = Clock::now();
+  const auto start = std::clock();
   out.tokenizer = make_tokenizer(out.model.meta);
   out.seconds = seconds_since(start);
   return out;
@@ -105,8 +104,8 @@ TEST_CASE("every published vector") {
       CHECK(loaded.tokenizer->decode(found) == texts[i]);
     }
     MESSAGE(path.filename().string() << ": " << passed << " of " << texts.size() << " vectors; loaded in "
-                                     << loaded.seconds * 1000 << " ms");
-    CHECK(loaded.seconds < 3);  // 0.15 s on an idle core; a quadratic step would take minutes
+                                     << loaded.seconds * 1000 << " ms of CPU time");
+    CHECK(loaded.seconds < 1);  // 0.1 s for 150k tokens
   }
 }
 
@@ -139,19 +138,20 @@ TEST_CASE("real vocabularies: speed on English, and on words of a million bytes"
     const Loaded loaded = load(path);
     double best = 1e9;
     for (int i = 0; i < 3; ++i) {
-      const auto start = Clock::now();
+      const auto start = std::clock();
       CHECK(loaded.tokenizer->encode(english).size() > english.size() / 8);
       best = std::min(best, seconds_since(start));
     }
+    CHECK(static_cast<double>(english.size()) / best > 1e6);  // bytes a second; 5 to 20 MB/s
     MESSAGE(path.filename().string() << ": " << static_cast<double>(english.size()) / best / 1e6
-                                     << " MB/s of English");
+                                     << " MB/s of English, by CPU time");
     for (const char* unit : {"a", "A", " ", "\n", "7", "!", "中", "\xFF"}) {
       CAPTURE(unit);
       std::string word;
       while (word.size() < 1000000) word += unit;
-      const auto start = Clock::now();
+      const auto start = std::clock();
       CHECK(loaded.tokenizer->decode(loaded.tokenizer->encode(word)) == word);
-      CHECK(seconds_since(start) < 30);  // a second on an idle core
+      CHECK(seconds_since(start) < 10);  // half a second
     }
   }
 }
