@@ -60,16 +60,15 @@ inline void pack_scales_and_mins(const float* scales, const float* mins, uint8_t
   }
 }
 
-// Nearest integer for |f| < 2^22, ties to even: the addition leaves no fraction bits.
-inline float round_near(float f) { return (f + 12582912.0f) - 12582912.0f; }
-
 namespace fit {
 
-// Sums run in eight lanes, which is what lets the compiler vectorise them without reassociating.
-struct Lanes {
-  float v[8] = {};
-  float total() const { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
-};
+// Eight floats, as the compiler's own vector type: one register with AVX2, two without. Sums run in eight lanes, so the bytes
+// that a quantiser writes do not depend on the instruction set that it was compiled for.
+typedef float Float8 __attribute__((vector_size(32)));
+
+APR_FN void load8(const float* p, Float8& v) { __builtin_memcpy(&v, p, sizeof(v)); }
+APR_FN void store8(float* p, const Float8& v) { __builtin_memcpy(p, &v, sizeof(v)); }
+APR_FN float total(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
 inline float clamp(float f, float lo, float hi) {
   f = f < lo ? lo : f;
@@ -82,15 +81,21 @@ float round_to(const float* x, const float* weight, float scale, float offset, f
   const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
   // A scale among the least subnormals has no finite inverse: then every column is at an end of the range.
   const float factor = std::isfinite(inverse) ? inverse : std::copysign(3.0e38f, scale);
-  Lanes error;
-  for (int i = 0; i < kN; i += 8)
-    for (int j = 0; j < 8; ++j) {
-      const float value = round_near(clamp((x[i + j] - offset) * factor, lo, hi));
-      const float miss = x[i + j] - (scale * value + offset);
-      q[i + j] = value;
-      error.v[j] += weight[i + j] * miss * miss;
-    }
-  return error.total();
+  const Float8 least = lo - Float8{}, most = hi - Float8{};
+  Float8 error = {};
+  for (int i = 0; i < kN; i += 8) {
+    Float8 v, w;
+    load8(x + i, v);
+    load8(weight + i, w);
+    Float8 value = (v - offset) * factor;
+    value = value < least ? least : value;
+    value = value > most ? most : value;
+    value = (value + 12582912.0f) - 12582912.0f;  // nearest integer, ties to even: the sum leaves no fraction bits
+    store8(q + i, value);
+    const Float8 miss = v - (value * scale + offset);
+    error += w * miss * miss;
+  }
+  return total(error);
 }
 
 // The scale that fits x ~ scale * q best, and by how much it lessens the error against scale = 0.
@@ -99,14 +104,17 @@ struct Scale {
 };
 template <int kN>
 Scale solve_scale(const float* x, const float* weight, const float* q) {
-  Lanes xq, qq;
-  for (int i = 0; i < kN; i += 8)
-    for (int j = 0; j < 8; ++j) {
-      const float wq = weight[i + j] * q[i + j];
-      xq.v[j] += wq * x[i + j];
-      qq.v[j] += wq * q[i + j];
-    }
-  const float a = xq.total(), b = qq.total();
+  Float8 xq = {}, qq = {};
+  for (int i = 0; i < kN; i += 8) {
+    Float8 v, w, integer;
+    load8(x + i, v);
+    load8(weight + i, w);
+    load8(q + i, integer);
+    const Float8 wq = w * integer;
+    xq += wq * v;
+    qq += wq * integer;
+  }
+  const float a = total(xq), b = total(qq);
   return b > 0.0f ? Scale{a / b, a / b * a} : Scale{0.0f, 0.0f};
 }
 
@@ -146,17 +154,20 @@ struct Affine {
 // The best scale and offset for given integers; the offset at most `highest`.
 template <int kN>
 Affine solve_affine(const float* x, const float* weight, const float* q, float highest) {
-  Lanes sw, sx, sq, sxq, sqq;
-  for (int i = 0; i < kN; i += 8)
-    for (int j = 0; j < 8; ++j) {
-      const float w = weight[i + j], wq = w * q[i + j];
-      sw.v[j] += w;
-      sx.v[j] += w * x[i + j];
-      sq.v[j] += wq;
-      sxq.v[j] += wq * x[i + j];
-      sqq.v[j] += wq * q[i + j];
-    }
-  const double w = sw.total(), mx = sx.total(), mq = sq.total(), xq = sxq.total(), qq = sqq.total();
+  Float8 sw = {}, sx = {}, sq = {}, sxq = {}, sqq = {};
+  for (int i = 0; i < kN; i += 8) {
+    Float8 v, weights, integer;
+    load8(x + i, v);
+    load8(weight + i, weights);
+    load8(q + i, integer);
+    const Float8 wq = weights * integer;
+    sw += weights;
+    sx += weights * v;
+    sq += wq;
+    sxq += wq * v;
+    sqq += wq * integer;
+  }
+  const double w = total(sw), mx = total(sx), mq = total(sq), xq = total(sxq), qq = total(sqq);
   const double determinant = w * qq - mq * mq;
   Affine result{0.0f, w > 0.0 ? static_cast<float>(mx / w) : 0.0f};
   if (determinant > 0.0)
@@ -240,7 +251,7 @@ ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weigh
     for (int s = 0; s < kSubs; ++s) trial.scale[s] = integer_of(wanted[s], trial.d, scale_lo, scale_hi);
     for (int pass = 0; pass < 3; ++pass) {
       trial.error = 0.0f;
-      Lanes xu, uu;
+      Float8 xu = {}, uu = {};
       for (int s = 0; s < kSubs; ++s) {
         const float *xs = x + s * kN, *ws = weight + s * kN;
         float least = INFINITY, middle = trial.scale[s];
@@ -254,16 +265,20 @@ ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weigh
           std::memcpy(trial.q + s * kN, q, sizeof(q));
         }
         trial.error += least;
-        for (int i = 0; i < kN; ++i) {
-          const float u = trial.scale[s] * trial.q[s * kN + i];
-          xu.v[i % 8] += ws[i] * u * xs[i];
-          uu.v[i % 8] += ws[i] * u * u;
+        for (int i = 0; i < kN; i += 8) {
+          Float8 v, w, u;
+          load8(xs + i, v);
+          load8(ws + i, w);
+          load8(trial.q + s * kN + i, u);
+          u = u * trial.scale[s];
+          xu += w * u * v;
+          uu += w * u * u;
         }
       }
       if (!(trial.error < best.error) && pass > 0) break;
       if (trial.error < best.error || !std::isfinite(best.error)) best = trial;
-      if (!(uu.total() > 0.0f)) break;
-      trial.d = round_to_half(xu.total() / uu.total());
+      if (!(total(uu) > 0.0f)) break;
+      trial.d = round_to_half(total(xu) / total(uu));
     }
   }
   return best;
@@ -297,7 +312,7 @@ AffineSuperblock<kSubs, kN> superblock_affine(const float* x, const float* weigh
   }
   for (int pass = 0; pass < 3; ++pass) {
     trial.error = 0.0f;
-    Lanes xu, xv, uu, uv, vv;
+    Float8 xu = {}, xv = {}, uu = {}, uv = {}, vv = {};
     for (int s = 0; s < kSubs; ++s) {
       const float *xs = x + s * kN, *ws = weight + s * kN;
       const float middle_scale = trial.scale[s], middle_min = trial.min[s];
@@ -317,19 +332,24 @@ AffineSuperblock<kSubs, kN> superblock_affine(const float* x, const float* weigh
       consider(middle_scale, 0.0f);
       consider(0.0f, 0.0f);
       trial.error += least;
-      for (int i = 0; i < kN; ++i) {
-        const float u = trial.scale[s] * trial.q[s * kN + i], v = -trial.min[s], w = ws[i];
-        xu.v[i % 8] += w * u * xs[i];
-        xv.v[i % 8] += w * v * xs[i];
-        uu.v[i % 8] += w * u * u;
-        uv.v[i % 8] += w * u * v;
-        vv.v[i % 8] += w * v * v;
+      const float v = -trial.min[s];
+      for (int i = 0; i < kN; i += 8) {
+        Float8 y, w, u;
+        load8(xs + i, y);
+        load8(ws + i, w);
+        load8(trial.q + s * kN + i, u);
+        u = u * trial.scale[s];
+        xu += w * u * y;
+        xv += w * v * y;
+        uu += w * u * u;
+        uv += w * u * v;
+        vv += w * v * v;
       }
     }
     if (!(trial.error < best.error) && pass > 0) break;
     if (trial.error < best.error || !std::isfinite(best.error)) best = trial;
     // The pair (d, dmin) that fits these integers best.
-    const double a = uu.total(), b = uv.total(), c = vv.total(), e = xu.total(), f = xv.total();
+    const double a = total(uu), b = total(uv), c = total(vv), e = total(xu), f = total(xv);
     const double determinant = a * c - b * b;
     if (determinant > 1e-9 * a * c && a > 0.0 && c > 0.0) {
       trial.d = round_to_half(static_cast<float>((e * c - f * b) / determinant));
