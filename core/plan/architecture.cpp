@@ -31,15 +31,16 @@ std::vector<std::string_view> known_architectures() {
 std::unique_ptr<Plan> build_plan(const Model& model, Catalog& catalog, const PlanOptions& options) {
   const std::string& wanted = model.meta.get_string("general.architecture");
   if (model.tensors.empty()) {
-    throw Error("{}: the file has no tensors (a vocabulary alone?), so there is nothing to compute", model.meta.origin());
+    throw Error("{}: the file has no tensors (a vocabulary alone?), so there is nothing to compute",
+                model.meta.origin());
   }
   for (const Architecture& each : kArchitectures) {
     if (each.name != wanted) continue;
     PlanBuilder builder(model, catalog, options);
     return each.build(builder, read_hyper_parameters(model.meta, wanted));
   }
-  throw Error("{}: architecture '{}' is not known to this program; it knows {}", model.meta.origin(), printable(wanted),
-              fmt::join(known_architectures(), ", "));
+  throw Error("{}: architecture '{}' is not known to this program; it knows {}", model.meta.origin(),
+              printable(wanted), fmt::join(known_architectures(), ", "));
 }
 
 PlanOptions plan_options(const Probes& probes) { return {probes.force_qtype, probes.lm_head_force_qtype}; }

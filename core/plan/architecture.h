@@ -1,4 +1,5 @@
-// The architectures that plans can be built for. A new one is a file with one function and a row in architecture.cpp.
+// The architectures that plans can be built for. A new one is a file with one function and a row in
+// architecture.cpp.
 #pragma once
 
 #include <memory>

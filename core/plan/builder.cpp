@@ -42,13 +42,15 @@ PlanBuilder::PlanBuilder(const Model& model, Catalog& catalog, const PlanOptions
   plan_->files_ = model.files;
 }
 
-const char* PlanBuilder::keep(std::string text) { return plan_->strings_.emplace_back(std::move(text)).c_str(); }
+const char* PlanBuilder::keep(std::string text) {
+  return plan_->strings_.emplace_back(std::move(text)).c_str();
+}
 
 const Tensor& PlanBuilder::matrix(const std::string& name, uint64_t n, uint64_t k) {
   const Tensor& tensor = model_.require(name);
   if (tensor.dims.size() != 2 || tensor.dims[0] != k || tensor.dims[1] != n) {
-    throw Error("{}: tensor '{}' has shape {}, but the hyper-parameters demand [{},{}] (N, K)", model_.meta.origin(), name,
-                shape_text(tensor), n, k);
+    throw Error("{}: tensor '{}' has shape {}, but the hyper-parameters demand [{},{}] (N, K)",
+                model_.meta.origin(), name, shape_text(tensor), n, k);
   }
   used_.insert(name);
   return tensor;
@@ -61,8 +63,8 @@ void PlanBuilder::check_bytes(const Tensor& tensor, const apr_quant_format& form
   }
   const uint64_t expected = tensor.n() * (tensor.k() / format.block_elements) * format.block_bytes;
   if (tensor.bytes == expected) return;
-  throw Error("{}: tensor '{}' has {} bytes, but {} of shape {} takes {}", model_.meta.origin(), printable(tensor.name),
-              tensor.bytes, format.name, shape_text(tensor), expected);
+  throw Error("{}: tensor '{}' has {} bytes, but {} of shape {} takes {}", model_.meta.origin(),
+              printable(tensor.name), tensor.bytes, format.name, shape_text(tensor), expected);
 }
 
 std::string_view PlanBuilder::forced_format(std::string_view tensor, std::string_view role) {
@@ -76,7 +78,8 @@ std::string_view PlanBuilder::forced_format(std::string_view tensor, std::string
   return {};
 }
 
-int32_t PlanBuilder::bind(const Tensor& tensor, std::string_view role, int32_t layer, std::string_view forced) {
+int32_t PlanBuilder::bind(const Tensor& tensor, std::string_view role, int32_t layer,
+                          std::string_view forced) {
   const apr_quant_format& own = catalog_.format(tensor.qtype, tensor.format, tensor.name);
   check_bytes(tensor, own);
   BoundWeight& bound = plan_->weights_.emplace_back(BoundWeight{tensor, &own, {}, {}});
@@ -107,8 +110,9 @@ int32_t PlanBuilder::weight(Stage stage, uint64_t n, uint64_t k) {
 int32_t PlanBuilder::head(int32_t embedding, uint64_t n, uint64_t k) {
   constexpr Stage kHead = {kNone, "output"};
   const std::string name = weight_name(kHead);
-  const std::string_view forced = options_.lm_head_force_qtype ? std::string_view(options_.lm_head_force_qtype->text)
-                                                               : std::string_view();
+  const std::string_view forced = options_.lm_head_force_qtype
+                                      ? std::string_view(options_.lm_head_force_qtype->text)
+                                      : std::string_view();
   if (model_.find(name)) {
     const std::string_view by_pattern = forced_format(name, kHead.name);
     return bind(matrix(name, n, k), kHead.name, kNone, forced.empty() ? by_pattern : forced);
@@ -122,7 +126,8 @@ int32_t PlanBuilder::head(int32_t embedding, uint64_t n, uint64_t k) {
 uint64_t PlanBuilder::rows_of(const std::string& name) const {
   const Tensor& tensor = model_.require(name);
   if (tensor.dims.size() != 2) {
-    throw Error("{}: tensor '{}' has shape {}; a matrix is expected", model_.meta.origin(), name, shape_text(tensor));
+    throw Error("{}: tensor '{}' has shape {}; a matrix is expected", model_.meta.origin(), name,
+                shape_text(tensor));
   }
   return tensor.dims[1];
 }
@@ -131,8 +136,8 @@ int32_t PlanBuilder::vector(const std::string& name, uint64_t n) {
   const Tensor& tensor = model_.require(name);
   // Trailing sizes of 1 are harmless.
   if (tensor.k() != n || tensor.n() != 1) {
-    throw Error("{}: tensor '{}' has shape {}, but the hyper-parameters demand [{}]", model_.meta.origin(), name,
-                shape_text(tensor), n);
+    throw Error("{}: tensor '{}' has shape {}, but the hyper-parameters demand [{}]", model_.meta.origin(),
+                name, shape_text(tensor), n);
   }
   used_.insert(name);
   const apr_quant_format& format = catalog_.format(tensor.qtype, tensor.format, tensor.name);
@@ -141,7 +146,8 @@ int32_t PlanBuilder::vector(const std::string& name, uint64_t n) {
   format.dequantize(tensor.data, 1, n, data.data());
   for (uint64_t i = 0; i < n; ++i) {
     if (!std::isfinite(data[i])) {
-      throw Error("{}: tensor '{}' holds {} at index {}; the file is damaged", model_.meta.origin(), name, data[i], i);
+      throw Error("{}: tensor '{}' holds {} at index {}; the file is damaged", model_.meta.origin(), name,
+                  data[i], i);
     }
   }
   return own_vector(name, std::move(data));
@@ -157,7 +163,9 @@ int32_t PlanBuilder::own_vector(const std::string& name, std::vector<float> data
   return static_cast<int32_t>(plan_->vectors_.size() - 1);
 }
 
-const std::vector<float>& PlanBuilder::floats(int32_t vector) const { return plan_->floats_[static_cast<size_t>(vector)]; }
+const std::vector<float>& PlanBuilder::floats(int32_t vector) const {
+  return plan_->floats_[static_cast<size_t>(vector)];
+}
 
 uint32_t PlanBuilder::width(int32_t value) const { return plan_->values_[static_cast<size_t>(value)].width; }
 
@@ -194,7 +202,8 @@ int32_t PlanBuilder::rms_norm(Stage stage, int32_t in, int32_t vector, HeadShape
 }
 
 int32_t PlanBuilder::linear(Stage stage, int32_t in, int32_t weight, int32_t bias) {
-  apr_op& op = append(stage, APR_OP_LINEAR, static_cast<uint32_t>(plan_->weights_[static_cast<size_t>(weight)].c.n));
+  apr_op& op =
+      append(stage, APR_OP_LINEAR, static_cast<uint32_t>(plan_->weights_[static_cast<size_t>(weight)].c.n));
   op.in[0] = in;
   op.weight[0] = weight;
   op.vector[0] = bias;
@@ -213,8 +222,8 @@ int32_t PlanBuilder::rope(Stage stage, int32_t in, HeadShape heads, const RopeSh
   return op.out;
 }
 
-int32_t PlanBuilder::attention(Stage stage, int32_t q, int32_t k, int32_t v, HeadShape heads, uint32_t n_kv_heads,
-                               uint32_t window) {
+int32_t PlanBuilder::attention(Stage stage, int32_t q, int32_t k, int32_t v, HeadShape heads,
+                               uint32_t n_kv_heads, uint32_t window) {
   apr_op& op = append(stage, APR_OP_ATTENTION, width(q));
   op.in[0] = q;
   op.in[1] = k;
@@ -261,16 +270,18 @@ void PlanBuilder::note_unused() {
     if (!used_.contains(tensor.name)) unused.push_back(printable(tensor.name));
   }
   if (unused.empty()) return;
-  note(fmt::format("{} of the file's {} tensors are not used by this architecture: {}", unused.size(), model_.tensors.size(),
-                   first_names(unused)));
+  note(fmt::format("{} of the file's {} tensors are not used by this architecture: {}", unused.size(),
+                   model_.tensors.size(), first_names(unused)));
 }
 
 std::unique_ptr<Plan> PlanBuilder::finish(uint32_t n_ctx_train, int32_t logits) {
   for (size_t i = 0; i < options_.force_qtype.size(); ++i) {
     if (matched_.contains(i)) continue;
-    throw usage_error("APR_FORCE_QTYPE: pattern '{}' matches no weight of {} that an earlier pattern left; weights are named "
-                      "like blk.0.attn_q.weight, roles like attn_q",
-                      printable(options_.force_qtype[i].pattern), model_.meta.origin());
+    throw usage_error(
+        "APR_FORCE_QTYPE: pattern '{}' matches no weight of {} that an earlier pattern left; weights are "
+        "named "
+        "like blk.0.attn_q.weight, roles like attn_q",
+        printable(options_.force_qtype[i].pattern), model_.meta.origin());
   }
   note_forced();
   note_unused();

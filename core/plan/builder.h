@@ -1,5 +1,5 @@
-// Puts a plan together: binds tensors, checks shapes, appends operations. An architecture describes its computation through
-// these calls and touches no C struct.
+// Puts a plan together: binds tensors, checks shapes, appends operations. An architecture describes its
+// computation through these calls and touches no C struct.
 //
 // Values, weights and vectors are known by their index in the plan; kNone stands for "there is none".
 #pragma once
@@ -43,11 +43,11 @@ class PlanBuilder {
 
   const Model& model() const { return model_; }
 
-  // A matrix [n,k]. The role is the stage that it serves: "attn_q"; tensor "blk.0.attn_q.weight". Throws when missing or of
-  // another shape.
+  // A matrix [n,k]. The role is the stage that it serves: "attn_q"; tensor "blk.0.attn_q.weight". Throws when
+  // missing or of another shape.
   int32_t weight(Stage stage, uint64_t n, uint64_t k);
-  // The head: output.weight, or token_embd.weight where there is none (`embedding` is then used again, unless the head's
-  // format is forced).
+  // The head: output.weight, or token_embd.weight where there is none (`embedding` is then used again, unless
+  // the head's format is forced).
   int32_t head(int32_t embedding, uint64_t n, uint64_t k);
   // Rows of a matrix, for sizes that only a tensor's shape tells. Throws when missing.
   uint64_t rows_of(const std::string& tensor) const;
@@ -63,7 +63,8 @@ class PlanBuilder {
   int32_t rms_norm(Stage stage, int32_t in, int32_t vector, HeadShape heads, float eps);
   int32_t linear(Stage stage, int32_t in, int32_t weight, int32_t bias);
   int32_t rope(Stage stage, int32_t in, HeadShape heads, const RopeShape& rope);
-  int32_t attention(Stage stage, int32_t q, int32_t k, int32_t v, HeadShape heads, uint32_t n_kv_heads, uint32_t window);
+  int32_t attention(Stage stage, int32_t q, int32_t k, int32_t v, HeadShape heads, uint32_t n_kv_heads,
+                    uint32_t window);
   int32_t add(Stage stage, int32_t a, int32_t b);
   int32_t swiglu(Stage stage, int32_t gate, int32_t up);
 
@@ -87,8 +88,8 @@ class PlanBuilder {
   Catalog& catalog_;
   const PlanOptions& options_;
   std::unique_ptr<Plan> plan_;
-  std::set<std::string, std::less<>> used_;  // tensors
-  std::set<size_t> matched_;                 // indices of options_.force_qtype
+  std::set<std::string, std::less<>> used_;                 // tensors
+  std::set<size_t> matched_;                                // indices of options_.force_qtype
   std::map<std::string, std::vector<std::string>> forced_;  // "q4_k to q8_0": names of the tensors
   uint32_t head_op_ = 0;
 };

@@ -19,8 +19,8 @@ class Decoder {
     int32_t x = build_.embed({kNone, "embed"}, table);
     for (size_t i = 0; i < hyper_.layers.size(); ++i) x = layer(static_cast<int32_t>(i), hyper_.layers[i], x);
     build_.begin_head();
-    const int32_t norm =
-        build_.rms_norm({kNone, "output_norm"}, x, build_.vector("output_norm.weight", hyper_.n_embd), embd_, hyper_.eps);
+    const int32_t norm = build_.rms_norm(
+        {kNone, "output_norm"}, x, build_.vector("output_norm.weight", hyper_.n_embd), embd_, hyper_.eps);
     const int32_t head = build_.head(table, n_vocab, hyper_.n_embd);
     const int32_t logits =
         build_.linear({kNone, "logits"}, norm, head, build_.vector_if_present("output.bias", n_vocab));
@@ -34,35 +34,42 @@ class Decoder {
     const uint64_t rows = build_.rows_of("token_embd.weight");
     const std::string key = hyper_.arch + ".vocab_size";
     const uint64_t said = meta.get_uint_or(key, UINT32_MAX, rows);
-    if (rows > INT32_MAX) throw Error("{}: tensor 'token_embd.weight' has {} rows, too many", meta.origin(), rows);
+    if (rows > INT32_MAX)
+      throw Error("{}: tensor 'token_embd.weight' has {} rows, too many", meta.origin(), rows);
     if (said == rows) return rows;
-    throw Error("{}: key '{}' is {}, but tensor 'token_embd.weight' has {} rows", meta.origin(), key, said, rows);
+    throw Error("{}: key '{}' is {}, but tensor 'token_embd.weight' has {} rows", meta.origin(), key, said,
+                rows);
   }
 
   void make_rope() {
     const uint32_t pairs = hyper_.rope.dims / 2;
-    const int32_t factors = traits_.rope_factors ? build_.vector_if_present("rope_freqs.weight", pairs) : kNone;
+    const int32_t factors =
+        traits_.rope_factors ? build_.vector_if_present("rope_freqs.weight", pairs) : kNone;
     std::vector<float> divisors;
     if (factors != kNone) divisors = build_.floats(factors);
     for (float divisor : divisors) {
       if (divisor <= 0) {
-        throw Error("{}: tensor 'rope_freqs.weight' holds {}; frequencies are divided by it, so it must be positive",
-                    build_.model().meta.origin(), divisor);
+        throw Error(
+            "{}: tensor 'rope_freqs.weight' holds {}; frequencies are divided by it, so it must be positive",
+            build_.model().meta.origin(), divisor);
       }
     }
     RopeTable table = rope_table(hyper_.rope, divisors);
-    rope_ = {traits_.rope, hyper_.rope.dims, build_.own_vector("rope.inverse_frequencies", std::move(table.inverse_frequencies)),
+    rope_ = {traits_.rope, hyper_.rope.dims,
+             build_.own_vector("rope.inverse_frequencies", std::move(table.inverse_frequencies)),
              table.scale};
   }
 
   int32_t norm(Stage stage, int32_t in, HeadShape heads) {
-    return build_.rms_norm(stage, in, build_.vector(stage_name(stage) + ".weight", heads.head_dim), heads, hyper_.eps);
+    return build_.rms_norm(stage, in, build_.vector(stage_name(stage) + ".weight", heads.head_dim), heads,
+                           hyper_.eps);
   }
 
   int32_t linear(Stage stage, int32_t in, uint64_t n, uint64_t k, bool bias_required = false) {
     const std::string bias = stage_name(stage) + ".bias";
     const int32_t weight = build_.weight(stage, n, k);
-    return build_.linear(stage, in, weight, bias_required ? build_.vector(bias, n) : build_.vector_if_present(bias, n));
+    return build_.linear(stage, in, weight,
+                         bias_required ? build_.vector(bias, n) : build_.vector_if_present(bias, n));
   }
 
   int32_t layer(int32_t i, const LayerParameters& shape, int32_t x) {
@@ -71,8 +78,10 @@ class Decoder {
   }
 
   int32_t attention(int32_t i, const LayerParameters& shape, int32_t x) {
-    const HeadShape q_heads = {shape.n_heads, hyper_.head_dim}, kv_heads = {shape.n_kv_heads, hyper_.head_dim};
-    const uint64_t q_width = uint64_t{shape.n_heads} * hyper_.head_dim, kv_width = uint64_t{shape.n_kv_heads} * hyper_.head_dim;
+    const HeadShape q_heads = {shape.n_heads, hyper_.head_dim},
+                    kv_heads = {shape.n_kv_heads, hyper_.head_dim};
+    const uint64_t q_width = uint64_t{shape.n_heads} * hyper_.head_dim,
+                   kv_width = uint64_t{shape.n_kv_heads} * hyper_.head_dim;
     const int32_t in = norm({i, "attn_norm"}, x, embd_);
     int32_t q = linear({i, "attn_q"}, in, q_width, hyper_.n_embd, traits_.qkv_bias_required);
     int32_t k = linear({i, "attn_k"}, in, kv_width, hyper_.n_embd, traits_.qkv_bias_required);
@@ -104,7 +113,8 @@ class Decoder {
 
 }  // namespace
 
-std::unique_ptr<Plan> build_decoder(PlanBuilder& builder, const HyperParameters& hyper, const DecoderTraits& traits) {
+std::unique_ptr<Plan> build_decoder(PlanBuilder& builder, const HyperParameters& hyper,
+                                    const DecoderTraits& traits) {
   return Decoder(builder, hyper, traits).run();
 }
 

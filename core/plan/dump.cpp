@@ -10,22 +10,32 @@ namespace {
 
 std::string_view name(apr_op_kind kind) {
   switch (kind) {
-    case APR_OP_EMBED: return "embed";
-    case APR_OP_RMS_NORM: return "rms_norm";
-    case APR_OP_LINEAR: return "linear";
-    case APR_OP_ROPE: return "rope";
-    case APR_OP_ATTENTION: return "attention";
-    case APR_OP_ADD: return "add";
-    case APR_OP_SWIGLU: return "swiglu";
+    case APR_OP_EMBED:
+      return "embed";
+    case APR_OP_RMS_NORM:
+      return "rms_norm";
+    case APR_OP_LINEAR:
+      return "linear";
+    case APR_OP_ROPE:
+      return "rope";
+    case APR_OP_ATTENTION:
+      return "attention";
+    case APR_OP_ADD:
+      return "add";
+    case APR_OP_SWIGLU:
+      return "swiglu";
   }
   throw Error("internal error: {} is no operation", static_cast<int>(kind));
 }
 
 std::string_view name(apr_rope_kind kind) {
   switch (kind) {
-    case APR_ROPE_NONE: return "none";
-    case APR_ROPE_ADJACENT: return "adjacent";
-    case APR_ROPE_HALVES: return "halves";
+    case APR_ROPE_NONE:
+      return "none";
+    case APR_ROPE_ADJACENT:
+      return "adjacent";
+    case APR_ROPE_HALVES:
+      return "halves";
   }
   throw Error("internal error: {} is no kind of rope", static_cast<int>(kind));
 }
@@ -36,14 +46,16 @@ std::string attributes(const apr_op& op) {
     case APR_OP_EMBED:
     case APR_OP_LINEAR:
     case APR_OP_ADD:
-    case APR_OP_SWIGLU: return "";
-    case APR_OP_RMS_NORM: return fmt::format("groups={}x{} eps={:g}", op.n_heads, op.head_dim, op.eps);
+    case APR_OP_SWIGLU:
+      return "";
+    case APR_OP_RMS_NORM:
+      return fmt::format("groups={}x{} eps={:g}", op.n_heads, op.head_dim, op.eps);
     case APR_OP_ROPE:
-      return fmt::format("heads={}x{} dims={} pairs={} scale={:g}", op.n_heads, op.head_dim, op.rope_dims, name(op.rope),
-                         op.scale);
+      return fmt::format("heads={}x{} dims={} pairs={} scale={:g}", op.n_heads, op.head_dim, op.rope_dims,
+                         name(op.rope), op.scale);
     case APR_OP_ATTENTION:
-      return fmt::format("heads={}x{} kv_heads={} scale={:g}{}", op.n_heads, op.head_dim, op.n_kv_heads, op.scale,
-                         op.window ? fmt::format(" window={}", op.window) : "");
+      return fmt::format("heads={}x{} kv_heads={} scale={:g}{}", op.n_heads, op.head_dim, op.n_kv_heads,
+                         op.scale, op.window ? fmt::format(" window={}", op.window) : "");
   }
   throw Error("internal error: {} is no operation", static_cast<int>(op.kind));
 }
@@ -54,7 +66,8 @@ std::string Plan::dump() const {
   std::string text;
   auto out = std::back_inserter(text);
   fmt::format_to(out, "plan of {} ({}): {} layers, vocabulary {}, context {}, {} operations, {} weights\n",
-                 printable(model_name_), printable(arch_), c_.n_layers, c_.n_vocab, c_.n_ctx_train, c_.n_ops, c_.n_weights);
+                 printable(model_name_), printable(arch_), c_.n_layers, c_.n_vocab, c_.n_ctx_train, c_.n_ops,
+                 c_.n_weights);
   for (uint32_t i = 0; i < c_.n_ops; ++i) {
     const apr_op& op = *c_.ops[i];
     if (i == c_.head_op) fmt::format_to(out, "-- for wanted tokens only --\n");
@@ -66,10 +79,12 @@ std::string Plan::dump() const {
                    c_.values[op.out]->width);
     if (op.weight[0] >= 0) {
       const apr_weight& weight = *c_.weights[op.weight[0]];
-      fmt::format_to(out, "  {} [{},{}] {} {}", printable(weight.name), weight.n, weight.k, weight.format->name,
-                     human_bytes(weight.bytes));
+      fmt::format_to(out, "  {} [{},{}] {} {}", printable(weight.name), weight.n, weight.k,
+                     weight.format->name, human_bytes(weight.bytes));
     }
-    if (op.vector[0] >= 0) fmt::format_to(out, "  + {} [{}]", printable(c_.vectors[op.vector[0]]->name), c_.vectors[op.vector[0]]->n);
+    if (op.vector[0] >= 0)
+      fmt::format_to(out, "  + {} [{}]", printable(c_.vectors[op.vector[0]]->name),
+                     c_.vectors[op.vector[0]]->n);
     if (const std::string more = attributes(op); !more.empty()) fmt::format_to(out, "  {}", more);
     text += '\n';
   }

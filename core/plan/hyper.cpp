@@ -10,7 +10,8 @@ namespace apr {
 
 namespace {
 
-// Larger than any model's, small enough that products of two fit 64 bits and a hostile count allocates little.
+// Larger than any model's, small enough that products of two fit 64 bits and a hostile count allocates
+// little.
 constexpr uint64_t kMaxLayers = 8192;
 constexpr uint64_t kMaxWidth = 1 << 24;
 constexpr uint64_t kMaxHeads = 1 << 16;
@@ -18,8 +19,8 @@ constexpr uint64_t kMaxContext = INT32_MAX;  // positions are int32 in the waist
 // Factors outside this range are damage, and their products leave the range of floats.
 constexpr double kMaxFactor = 1e12;
 
-// Keys that would change the computation in ways that no architecture here implements, with the value that means "not
-// used". Any other value is an error: to ignore one is to compute another model.
+// Keys that would change the computation in ways that no architecture here implements, with the value that
+// means "not used". Any other value is an error: to ignore one is to compute another model.
 struct ForeignKey {
   std::string_view key;
   double neutral;
@@ -59,7 +60,8 @@ class Reader {
   double positive(std::string_view name, double fallback) const {
     const double value = meta_.get_float_or(key(name), fallback);
     if (!(value >= 1 / kMaxFactor && value <= kMaxFactor)) {
-      fail(name, fmt::format("is {}; it must be a positive number ({:g} to {:g})", value, 1 / kMaxFactor, kMaxFactor));
+      fail(name, fmt::format("is {}; it must be a positive number ({:g} to {:g})", value, 1 / kMaxFactor,
+                             kMaxFactor));
     }
     return value;
   }
@@ -70,9 +72,11 @@ class Reader {
   // One number for all layers, or an array with one for each.
   std::vector<uint32_t> per_layer(std::string_view name, uint64_t max, size_t layers) const {
     const MetaValue* value = meta_.find(key(name));
-    if (!value || !std::holds_alternative<MetaArray>(*value)) return std::vector<uint32_t>(layers, count(name, max));
+    if (!value || !std::holds_alternative<MetaArray>(*value))
+      return std::vector<uint32_t>(layers, count(name, max));
     const std::vector<int64_t> numbers = meta_.get_ints(key(name));
-    if (numbers.size() != layers) fail(name, fmt::format("has {} numbers for {} layers", numbers.size(), layers));
+    if (numbers.size() != layers)
+      fail(name, fmt::format("has {} numbers for {} layers", numbers.size(), layers));
     std::vector<uint32_t> result;
     for (size_t i = 0; i < layers; ++i) {
       if (numbers[i] <= 0 || static_cast<uint64_t>(numbers[i]) > max) {
@@ -87,12 +91,15 @@ class Reader {
     for (const ForeignKey& foreign : kForeignKeys) {
       const MetaValue* value = meta_.find(key(foreign.key));
       if (!value) continue;
-      if (std::holds_alternative<MetaArray>(*value)) fail(foreign.key, "is a list; this architecture has no such feature here");
+      if (std::holds_alternative<MetaArray>(*value))
+        fail(foreign.key, "is a list; this architecture has no such feature here");
       const double number = meta_.get_float(key(foreign.key));
       if (number == foreign.neutral || number == 0) continue;
-      fail(foreign.key, fmt::format("is {}, and this program has no such feature for architecture '{}'; to ignore it would "
-                                    "compute another model",
-                                    number, arch_));
+      fail(
+          foreign.key,
+          fmt::format("is {}, and this program has no such feature for architecture '{}'; to ignore it would "
+                      "compute another model",
+                      number, arch_));
     }
   }
 
@@ -110,10 +117,12 @@ class Reader {
     RopeParameters rope;
     rope.dims = count_or("rope.dimension_count", kMaxWidth, head_dim);
     if (rope.dims % 2 != 0 || rope.dims > head_dim) {
-      fail("rope.dimension_count", fmt::format("is {}; it must be even and at most the head size, {}", rope.dims, head_dim));
+      fail("rope.dimension_count",
+           fmt::format("is {}; it must be even and at most the head size, {}", rope.dims, head_dim));
     }
     rope.freq_base = positive("rope.freq_base", 10000.0);
-    if (rope.freq_base <= 1) fail("rope.freq_base", fmt::format("is {}; it must be greater than 1", rope.freq_base));
+    if (rope.freq_base <= 1)
+      fail("rope.freq_base", fmt::format("is {}; it must be greater than 1", rope.freq_base));
     rope.scaling = scaling_type();
     const bool has_factor = meta_.has(key("rope.scaling.factor"));
     rope.factor = has_factor ? not_negative("rope.scaling.factor", 0) : not_negative("rope.scale_linear", 0);
@@ -148,10 +157,12 @@ HyperParameters read_hyper_parameters(const Metadata& meta, const std::string& a
   hyper.n_embd = read.count("embedding_length", kMaxWidth);
   const double eps = meta.get_float(read.key("attention.layer_norm_rms_epsilon"));
   if (!std::isfinite(eps) || eps < 0 || eps >= 1) {
-    read.fail("attention.layer_norm_rms_epsilon", fmt::format("is {}; a small positive number is expected", eps));
+    read.fail("attention.layer_norm_rms_epsilon",
+              fmt::format("is {}; a small positive number is expected", eps));
   }
   hyper.eps = static_cast<float>(eps);
-  hyper.window = static_cast<uint32_t>(meta.get_uint_or(read.key("attention.sliding_window"), kMaxContext, 0));
+  hyper.window =
+      static_cast<uint32_t>(meta.get_uint_or(read.key("attention.sliding_window"), kMaxContext, 0));
 
   const std::vector<uint32_t> heads = read.per_layer("attention.head_count", kMaxHeads, n_layers);
   const std::vector<uint32_t> kv_heads = meta.has(read.key("attention.head_count_kv"))
@@ -169,21 +180,24 @@ HyperParameters read_hyper_parameters(const Metadata& meta, const std::string& a
   // Without key_length a head is embedding_length / head_count columns; that must come out even.
   const bool has_key_length = meta.has(read.key("attention.key_length"));
   if (!has_key_length && hyper.n_embd % heads[0] != 0) {
-    read.fail("attention.head_count", fmt::format("is {}; it does not divide embedding_length {} and there is no "
-                                                  "attention.key_length",
-                                                  heads[0], hyper.n_embd));
+    read.fail("attention.head_count",
+              fmt::format("is {}; it does not divide embedding_length {} and there is no "
+                          "attention.key_length",
+                          heads[0], hyper.n_embd));
   }
   hyper.head_dim = read.count_or("attention.key_length", kMaxWidth, hyper.n_embd / heads[0]);
   const uint32_t value_length = read.count_or("attention.value_length", kMaxWidth, hyper.head_dim);
   if (value_length != hyper.head_dim) {
-    read.fail("attention.value_length", fmt::format("is {}, but keys have {} columns a head; heads of two sizes are not "
-                                                    "supported",
-                                                    value_length, hyper.head_dim));
+    read.fail("attention.value_length",
+              fmt::format("is {}, but keys have {} columns a head; heads of two sizes are not "
+                          "supported",
+                          value_length, hyper.head_dim));
   }
   for (const LayerParameters& layer : hyper.layers) {
     if (uint64_t{layer.n_heads} * hyper.head_dim > kMaxWidth) {
-      read.fail("attention.head_count", fmt::format("is {}; with {} columns a head that is more than {} columns",
-                                                    layer.n_heads, hyper.head_dim, kMaxWidth));
+      read.fail("attention.head_count",
+                fmt::format("is {}; with {} columns a head that is more than {} columns", layer.n_heads,
+                            hyper.head_dim, kMaxWidth));
     }
   }
   hyper.rope = read.rope(hyper.head_dim, hyper.n_ctx_train);

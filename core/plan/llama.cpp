@@ -1,5 +1,6 @@
-// Llama 1 to 3 and the models that are saved as such, Mistral 7B among them. Converters permute the rows of q and k, so that
-// the halves which the original code rotates lie side by side (gguf.md, "llama.tensor_data_layout"): adjacent pairs.
+// Llama 1 to 3 and the models that are saved as such, Mistral 7B among them. Converters permute the rows of q
+// and k, so that the halves which the original code rotates lie side by side (gguf.md,
+// "llama.tensor_data_layout"): adjacent pairs.
 #include "core/plan/architecture.h"
 #include "core/plan/decoder.h"
 

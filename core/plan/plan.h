@@ -1,5 +1,6 @@
-// From a model to a plan: the whole computation of a step as data (include/apr/plan.h), with every weight bound to its
-// format. This is where the one choice by weight type happens; a backend sees formats, never types.
+// From a model to a plan: the whole computation of a step as data (include/apr/plan.h), with every weight
+// bound to its format. This is where the one choice by weight type happens; a backend sees formats, never
+// types.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +17,10 @@
 
 namespace apr {
 
-// Weights whose format is changed at load: dequantised, quantised through the other format's plugin, held in memory.
+// Weights whose format is changed at load: dequantised, quantised through the other format's plugin, held in
+// memory.
 struct PlanOptions {
-  std::vector<PatternQtype> force_qtype;          // the first pattern that matches a weight's name or role wins
+  std::vector<PatternQtype> force_qtype;  // the first pattern that matches a weight's name or role wins
   std::optional<FormatName> lm_head_force_qtype;  // the head only; wins over force_qtype
 };
 PlanOptions plan_options(const Probes& probes);
@@ -31,7 +33,8 @@ struct BoundWeight {
   apr_weight c;                    // what backends see
 };
 
-// Owns all that the apr_plan points to, and shares the model's mappings. Never moves, so that pointers stay good.
+// Owns all that the apr_plan points to, and shares the model's mappings. Never moves, so that pointers stay
+// good.
 class Plan {
  public:
   Plan(const Plan&) = delete;
@@ -39,7 +42,8 @@ class Plan {
 
   const apr_plan& c() const { return c_; }
   const std::deque<BoundWeight>& weights() const { return weights_; }
-  // What a person should know though it stops nothing: unused tensors, forced formats, a shortened context. Also logged.
+  // What a person should know though it stops nothing: unused tensors, forced formats, a shortened context.
+  // Also logged.
   const std::vector<std::string>& notes() const { return notes_; }
   // The plan as text, one operation a line.
   std::string dump() const;
@@ -50,8 +54,8 @@ class Plan {
 
   std::vector<std::shared_ptr<MappedFile>> files_;
   std::string arch_, model_name_;
-  std::deque<std::string> strings_;            // names that the C structs point to
-  std::deque<std::vector<float>> floats_;      // data of vectors
+  std::deque<std::string> strings_;        // names that the C structs point to
+  std::deque<std::vector<float>> floats_;  // data of vectors
   std::deque<BoundWeight> weights_;
   std::deque<apr_vector> vectors_;
   std::deque<apr_value> values_;
@@ -64,8 +68,9 @@ class Plan {
   apr_plan c_{};
 };
 
-// Throws apr::Error: an architecture that is not known (the known ones are listed), a key or tensor that is missing, a
-// shape that disagrees with the hyper-parameters, a format without a plugin, a pattern of options that matches nothing.
+// Throws apr::Error: an architecture that is not known (the known ones are listed), a key or tensor that is
+// missing, a shape that disagrees with the hyper-parameters, a format without a plugin, a pattern of options
+// that matches nothing.
 std::unique_ptr<Plan> build_plan(const Model& model, Catalog& catalog, const PlanOptions& options = {});
 
 // "llama", "qwen2", ...: those that build_plan knows.

@@ -1,5 +1,6 @@
-// Qwen 2 and 2.5. Halves are rotated, q, k and v have biases. Published files name a sliding window that the models do not
-// use (use_sliding_window is false in their configurations, and llama.cpp does not read the key), so it is not obeyed.
+// Qwen 2 and 2.5. Halves are rotated, q, k and v have biases. Published files name a sliding window that the
+// models do not use (use_sliding_window is false in their configurations, and llama.cpp does not read the
+// key), so it is not obeyed.
 #include "core/plan/architecture.h"
 #include "core/plan/decoder.h"
 

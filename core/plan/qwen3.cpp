@@ -1,5 +1,5 @@
-// Qwen 3 (dense). Halves are rotated, each head of q and k is normalised first, and the head size is a key of its own, not
-// embedding_length / head_count.
+// Qwen 3 (dense). Halves are rotated, each head of q and k is normalised first, and the head size is a key of
+// its own, not embedding_length / head_count.
 #include "core/plan/architecture.h"
 #include "core/plan/decoder.h"
 

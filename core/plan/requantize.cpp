@@ -8,12 +8,14 @@
 
 namespace apr {
 
-std::vector<std::byte> requantize(const Tensor& tensor, const apr_quant_format& from, const apr_quant_format& to) {
+std::vector<std::byte> requantize(const Tensor& tensor, const apr_quant_format& from,
+                                  const apr_quant_format& to) {
   const uint64_t n = tensor.n(), k = tensor.k();
-  if (!to.quantize) throw Error("tensor '{}': format {} can only be read, not written", printable(tensor.name), to.name);
+  if (!to.quantize)
+    throw Error("tensor '{}': format {} can only be read, not written", printable(tensor.name), to.name);
   if (k % to.block_elements != 0) {
-    throw Error("tensor '{}': rows of {} columns are no whole number of {} blocks ({} columns each)", printable(tensor.name),
-                k, to.name, to.block_elements);
+    throw Error("tensor '{}': rows of {} columns are no whole number of {} blocks ({} columns each)",
+                printable(tensor.name), k, to.name, to.block_elements);
   }
   const uint64_t from_row = k / from.block_elements * from.block_bytes;
   const uint64_t to_row = k / to.block_elements * to.block_bytes;
@@ -28,10 +30,11 @@ std::vector<std::byte> requantize(const Tensor& tensor, const apr_quant_format& 
     for (size_t piece = begin; piece < end; ++piece) {
       const uint64_t first = piece * rows, count = std::min(rows, n - first);
       from.dequantize(tensor.data + first * from_row, count, k, floats.data());
-      const apr_status status = to.quantize(floats.data(), count, k, nullptr, packed.data() + first * to_row, &error);
+      const apr_status status =
+          to.quantize(floats.data(), count, k, nullptr, packed.data() + first * to_row, &error);
       if (status == APR_OK) continue;
-      throw Error("tensor '{}': cannot be written as {} (rows {} to {}): {}", printable(tensor.name), to.name, first,
-                  first + count - 1, printable(error.message, sizeof(error.message)));
+      throw Error("tensor '{}': cannot be written as {} (rows {} to {}): {}", printable(tensor.name), to.name,
+                  first, first + count - 1, printable(error.message, sizeof(error.message)));
     }
   });
   return packed;

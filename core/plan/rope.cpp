@@ -8,14 +8,15 @@ namespace apr {
 
 namespace {
 
-// The pair whose frequency makes `rotations` turns over the original context (YaRN, https://arxiv.org/abs/2309.00071,
-// section 3.2), as a real number.
+// The pair whose frequency makes `rotations` turns over the original context (YaRN,
+// https://arxiv.org/abs/2309.00071, section 3.2), as a real number.
 double pair_of_rotations(const RopeParameters& rope, double rotations) {
-  return rope.dims * std::log(rope.original_context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(rope.freq_base));
+  return rope.dims * std::log(rope.original_context / (rotations * 2 * std::numbers::pi)) /
+         (2 * std::log(rope.freq_base));
 }
 
-// How much of pair i keeps its own frequency: 1 for fast pairs, 0 for slow ones, linear between. Bounds are rounded
-// outwards and clipped as in llama.cpp's ggml_rope_yarn_corr_dims, which files are made for.
+// How much of pair i keeps its own frequency: 1 for fast pairs, 0 for slow ones, linear between. Bounds are
+// rounded outwards and clipped as in llama.cpp's ggml_rope_yarn_corr_dims, which files are made for.
 class YarnMix {
  public:
   explicit YarnMix(const RopeParameters& rope)
@@ -40,7 +41,8 @@ double magnitude(double factor, double multiplier) {
 double yarn_magnitude(const RopeParameters& rope) {
   if (rope.yarn_extrapolation == 0) return 1;
   // Models with mscale_all_dim scale all of q and k; what is left for the rotated pairs is the quotient.
-  if (rope.yarn_log_multiplier != 0) return magnitude(rope.factor, 1) / magnitude(rope.factor, rope.yarn_log_multiplier);
+  if (rope.yarn_log_multiplier != 0)
+    return magnitude(rope.factor, 1) / magnitude(rope.factor, rope.yarn_log_multiplier);
   return magnitude(rope.factor, 1);
 }
 

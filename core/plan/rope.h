@@ -1,5 +1,5 @@
-// The inverse frequencies of a rotary embedding, with every kind of long-context scaling already in them, so that a backend
-// knows one formula only: angle = position * inverse_frequency[i].
+// The inverse frequencies of a rotary embedding, with every kind of long-context scaling already in them, so
+// that a backend knows one formula only: angle = position * inverse_frequency[i].
 #pragma once
 
 #include <span>

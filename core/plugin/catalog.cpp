@@ -16,8 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// ($XDG_DATA_HOME or ~/.local/share); empty when neither is set. A relative XDG_DATA_HOME is ignored, as the XDG base
-// directory specification demands.
+// ($XDG_DATA_HOME or ~/.local/share); empty when neither is set. A relative XDG_DATA_HOME is ignored, as the
+// XDG base directory specification demands.
 fs::path user_data_folder() {
   const char* const data_home = std::getenv("XDG_DATA_HOME");
   if (data_home && data_home[0] == '/') return data_home;
@@ -39,7 +39,8 @@ std::vector<fs::path> sub_folders(const fs::path& folder, std::error_code& failu
 std::string path_list(const std::vector<SearchPath>& paths) {
   std::string text;
   for (const SearchPath& path : paths) {
-    text += fmt::format("\n    {} ({}{})", path.path.native(), path.origin, path.exists ? "" : "; does not exist");
+    text += fmt::format("\n    {} ({}{})", path.path.native(), path.origin,
+                        path.exists ? "" : "; does not exist");
   }
   return text;
 }
@@ -62,15 +63,17 @@ std::vector<SearchPath> plugin_search_paths(const std::vector<fs::path>& command
   }
   for (const fs::path& path : environment) {
     if (!path.is_absolute()) {
-      throw usage_error("APR_PLUGIN_PATH: '{}' is not an absolute path; plugins are never searched relative to the working "
-                        "directory",
-                        printable(path.native()));
+      throw usage_error(
+          "APR_PLUGIN_PATH: '{}' is not an absolute path; plugins are never searched relative to the working "
+          "directory",
+          printable(path.native()));
     }
     add(path, "APR_PLUGIN_PATH", true);
   }
   if (const fs::path data = user_data_folder(); !data.empty()) add(data / "apr/plugins", "user data", false);
   const fs::path program = boost::dll::program_location().parent_path();
-  for (const char* relative : {"plugins", "../plugins", "../lib/apr/plugins"}) add(program / relative, "installation", false);
+  for (const char* relative : {"plugins", "../plugins", "../lib/apr/plugins"})
+    add(program / relative, "installation", false);
   return paths;
 }
 
@@ -96,7 +99,8 @@ void Catalog::scan(SearchPath& path) {
     std::error_code ignored;
     if (fs::exists(folder / kManifestName, ignored)) add_folder(folder, path);
   }
-  if (failure) refused_.push_back({path.path, fmt::format("{}: {}", path.path.native(), failure.message()), {}});
+  if (failure)
+    refused_.push_back({path.path, fmt::format("{}: {}", path.path.native(), failure.message()), {}});
 }
 
 void Catalog::add_folder(const fs::path& folder, const SearchPath& path) {
@@ -117,10 +121,11 @@ void Catalog::add_folder(const fs::path& folder, const SearchPath& path) {
   std::error_code failure;
   const fs::path real = fs::canonical(manifest.library, failure);
   if (failure) {
-    refused_.push_back({manifest.library,
-                        fmt::format("{}: the library that {} names is not there ({}); correct `file`, or install it again",
-                                    manifest.library.native(), file.native(), failure.message()),
-                        manifest.provides});
+    refused_.push_back(
+        {manifest.library,
+         fmt::format("{}: the library that {} names is not there ({}); correct `file`, or install it again",
+                     manifest.library.native(), file.native(), failure.message()),
+         manifest.provides});
     return;
   }
   if (const auto reason = distrust(real)) {
@@ -129,7 +134,9 @@ void Catalog::add_folder(const fs::path& folder, const SearchPath& path) {
   }
   // The same plugin reached by two paths (a link, a path given twice) is one plugin.
   for (const FoundPlugin& known : plugins_) {
-    if (known.real_library == real && known.manifest.kind == manifest.kind && known.manifest.name == manifest.name) return;
+    if (known.real_library == real && known.manifest.kind == manifest.kind &&
+        known.manifest.name == manifest.name)
+      return;
   }
   plugins_.push_back({std::move(manifest), path.origin, real});
 }
@@ -148,12 +155,14 @@ const apr_plugin& Catalog::open(size_t index) {
 size_t Catalog::provider(PluginKind kind, std::string_view wanted, const std::string& need) const {
   std::vector<size_t> providers;
   for (size_t i = 0; i < plugins_.size(); ++i) {
-    if (plugins_[i].manifest.kind == kind && plugins_[i].manifest.provides_name(wanted)) providers.push_back(i);
+    if (plugins_[i].manifest.kind == kind && plugins_[i].manifest.provides_name(wanted))
+      providers.push_back(i);
   }
   if (providers.size() == 1) return providers[0];
   if (providers.size() > 1) {
     std::string files;
-    for (size_t i : providers) files += fmt::format("\n    {} ({})", plugins_[i].manifest.library.native(), plugins_[i].origin);
+    for (size_t i : providers)
+      files += fmt::format("\n    {} ({})", plugins_[i].manifest.library.native(), plugins_[i].origin);
     throw Error("{}, and {} plugins provide it; remove all but one of:{}", need, providers.size(), files);
   }
   std::string known;
@@ -161,25 +170,27 @@ size_t Catalog::provider(PluginKind kind, std::string_view wanted, const std::st
     if (plugin.manifest.kind != kind) continue;
     for (const std::string& each : plugin.manifest.provides) known += (known.empty() ? "" : ", ") + each;
   }
-  std::string text = fmt::format("{}, and no plugin provides it. A {} plugin whose {} lists provides = [\"{}\"] would; found "
-                                 "are: {}. Searched:{}",
-                                 need, name(kind), kManifestName, wanted, known.empty() ? "none" : known,
-                                 path_list(searched_));
+  std::string text = fmt::format(
+      "{}, and no plugin provides it. A {} plugin whose {} lists provides = [\"{}\"] would; found "
+      "are: {}. Searched:{}",
+      need, name(kind), kManifestName, wanted, known.empty() ? "none" : known, path_list(searched_));
   for (const RefusedPlugin& refused : refused_) {
     // A folder that could not be read might have held it, so it is named too.
-    if (refused.provides.empty() || mentions(refused.provides, wanted)) text += fmt::format("\n  refused: {}", refused.reason);
+    if (refused.provides.empty() || mentions(refused.provides, wanted))
+      text += fmt::format("\n  refused: {}", refused.reason);
   }
   throw Error(text);
 }
 
-const apr_quant_format& Catalog::format(WeightQuantType type, std::string_view format_name, std::string_view for_tensor) {
+const apr_quant_format& Catalog::format(WeightQuantType type, std::string_view format_name,
+                                        std::string_view for_tensor) {
   if (type != WeightQuantType::Extension && format_name != name(type)) {
     throw Error("internal error: format '{}' was asked for as {}", printable(format_name), name(type));
   }
   if (const auto known = formats_.find(format_name); known != formats_.end()) return *known->second;
-  const std::string need = for_tensor.empty()
-                               ? fmt::format("format '{}' is needed", printable(format_name))
-                               : fmt::format("tensor '{}' has format '{}'", printable(for_tensor), printable(format_name));
+  const std::string need = for_tensor.empty() ? fmt::format("format '{}' is needed", printable(format_name))
+                                              : fmt::format("tensor '{}' has format '{}'",
+                                                            printable(for_tensor), printable(format_name));
   const apr_plugin& plugin = open(provider(PluginKind::Quant, format_name, need));
   for (uint32_t i = 0; i < plugin.n_formats; ++i) {
     if (format_name == plugin.formats[i]->name) {
@@ -190,7 +201,8 @@ const apr_quant_format& Catalog::format(WeightQuantType type, std::string_view f
 }
 
 const apr_quant_format& Catalog::format(std::string_view format_name) {
-  if (const std::optional<WeightQuantType> type = parse_qtype(format_name)) return format(*type, name(*type), "");
+  if (const std::optional<WeightQuantType> type = parse_qtype(format_name))
+    return format(*type, name(*type), "");
   return format(WeightQuantType::Extension, format_name, "");
 }
 

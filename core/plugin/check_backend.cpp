@@ -7,11 +7,14 @@
 
 namespace apr {
 
-void check_struct_size(const std::string& where, const std::string& of, const char* type, uint32_t size, size_t expected) {
+void check_struct_size(const std::string& where, const std::string& of, const char* type, uint32_t size,
+                       size_t expected) {
   if (size == expected) return;
-  throw Error("{}: {}: struct_size is {}, but {} of ABI {}.{} has {} bytes; rebuild the plugin against this version's "
-              "include/apr",
-              where, of, size, type, APR_ABI_MAJOR, APR_ABI_MINOR, expected);
+  throw Error(
+      "{}: {}: struct_size is {}, but {} of ABI {}.{} has {} bytes; rebuild the plugin against this "
+      "version's "
+      "include/apr",
+      where, of, size, type, APR_ABI_MAJOR, APR_ABI_MINOR, expected);
 }
 
 void check_text(const std::string& where, const std::string& of, const char* member, const char* text) {
@@ -19,7 +22,8 @@ void check_text(const std::string& where, const std::string& of, const char* mem
   if (!text) throw Error("{}: {}: `{}` is null", where, of, member);
   const size_t length = strnlen(text, kMost + 1);
   if (length == 0) throw Error("{}: {}: `{}` is empty", where, of, member);
-  if (length > kMost) throw Error("{}: {}: `{}` is longer than {} bytes, or not terminated", where, of, member, kMost);
+  if (length > kMost)
+    throw Error("{}: {}: `{}` is longer than {} bytes, or not terminated", where, of, member, kMost);
 }
 
 void check_present(const std::string& where, const std::string& of, const char* member, bool present) {
@@ -33,7 +37,8 @@ void check_backend(const apr_backend& backend, const std::string& where) {
   check_text(where, "a backend", "name", backend.name);
   const std::string of = fmt::format("backend '{}'", printable(backend.name));
   if (!is_plugin_word(backend.name)) {
-    throw Error("{}: {}: that is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", where, of, kMaxName);
+    throw Error("{}: {}: that is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", where, of,
+                kMaxName);
   }
   check_struct_size(where, of, "apr_backend", backend.struct_size, sizeof(apr_backend));
   check_text(where, of, "description", backend.description);

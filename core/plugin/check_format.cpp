@@ -26,27 +26,30 @@ uint32_t raw(const E& value) {
 
 void check_geometry(const apr_quant_format& f, const std::string& where, const std::string& of) {
   if (f.block_elements == 0 || f.block_elements > kMaxBlockElements) {
-    throw Error("{}: {}: block_elements is {}; 1 to {} are allowed", where, of, f.block_elements, kMaxBlockElements);
+    throw Error("{}: {}: block_elements is {}; 1 to {} are allowed", where, of, f.block_elements,
+                kMaxBlockElements);
   }
   if (f.block_bytes == 0 || f.block_bytes > kMaxBlockBytes) {
     throw Error("{}: {}: block_bytes is {}; 1 to {} are allowed", where, of, f.block_bytes, kMaxBlockBytes);
   }
   if (!std::has_single_bit(f.block_align) || f.block_bytes % f.block_align != 0) {
-    throw Error("{}: {}: block_align is {}; it must be a power of two that divides block_bytes ({})", where, of,
-                f.block_align, f.block_bytes);
+    throw Error("{}: {}: block_align is {}; it must be a power of two that divides block_bytes ({})", where,
+                of, f.block_align, f.block_bytes);
   }
   if (f.int_group != 0 && f.int_group != 16 && f.int_group % 32 != 0) {
-    throw Error("{}: {}: int_group is {}; it must be 16 or a multiple of 32, or 0 for a float codec", where, of,
-                f.int_group);
+    throw Error("{}: {}: int_group is {}; it must be 16 or a multiple of 32, or 0 for a float codec", where,
+                of, f.int_group);
   }
 }
 
 // Files were written with the core's geometry: a plugin that disagrees would read rubbish.
-void check_known_type(const apr_quant_format& f, const std::string& where, const std::string& of, WeightQuantType type) {
+void check_known_type(const apr_quant_format& f, const std::string& where, const std::string& of,
+                      WeightQuantType type) {
   const std::optional<QuantGeometry> known = geometry(type);
   if (known && (known->block_elements != f.block_elements || known->block_bytes != f.block_bytes)) {
-    throw Error("{}: {}: a block of {} elements in {} bytes, but this well-known type has {} elements in {} bytes", where,
-                of, f.block_elements, f.block_bytes, known->block_elements, known->block_bytes);
+    throw Error(
+        "{}: {}: a block of {} elements in {} bytes, but this well-known type has {} elements in {} bytes",
+        where, of, f.block_elements, f.block_bytes, known->block_elements, known->block_bytes);
   }
   const int64_t number = gguf_type(type) ? static_cast<int64_t>(*gguf_type(type)) : -1;
   if (f.gguf_type != number) {
@@ -56,11 +59,12 @@ void check_known_type(const apr_quant_format& f, const std::string& where, const
 
 void check_own_name(const apr_quant_format& f, const std::string& where, const std::string& of) {
   if (!std::strchr(f.name, '.')) {
-    throw Error("{}: {}: that is no well-known type; a plugin's own format is named \"vendor.name\"", where, of);
+    throw Error("{}: {}: that is no well-known type; a plugin's own format is named \"vendor.name\"", where,
+                of);
   }
   if (f.gguf_type >= 0) {
-    throw Error("{}: {}: gguf_type is {}, but GGUF numbers only well-known types; an own format has -1", where, of,
-                f.gguf_type);
+    throw Error("{}: {}: gguf_type is {}, but GGUF numbers only well-known types; an own format has -1",
+                where, of, f.gguf_type);
   }
 }
 
@@ -77,13 +81,15 @@ void check_cpu(const apr_quant_format& f, const std::string& where, const std::s
     if (!kernels) throw Error("{}: {}: CPU kernel set {} of {} is null", where, of, i + 1, f.n_cpu);
     check_struct_size(where, of, "apr_cpu_kernels", kernels->struct_size, sizeof(apr_cpu_kernels));
     const uint32_t isa = raw(kernels->isa);
-    if (isa > APR_ISA_AVX512) throw Error("{}: {}: CPU kernel set {} has unknown isa {}", where, of, i + 1, isa);
+    if (isa > APR_ISA_AVX512)
+      throw Error("{}: {}: CPU kernel set {} has unknown isa {}", where, of, i + 1, isa);
     if (seen & (1u << isa)) throw Error("{}: {}: two CPU kernel sets have isa {}", where, of, isa);
     seen |= 1u << isa;
     check_text(where, of, "cpu[].origin", kernels->origin);
     if (isa == APR_ISA_PORTABLE) portable = kernels;
     if (f.int_group == 0 && (kernels->gemv_int || kernels->unpack_int)) {
-      throw Error("{}: {}: int_group is 0 (a float codec), but a CPU kernel set has gemv_int or unpack_int", where, of);
+      throw Error("{}: {}: int_group is 0 (a float codec), but a CPU kernel set has gemv_int or unpack_int",
+                  where, of);
     }
   }
   if (!portable) throw Error("{}: {}: no CPU kernel set for APR_ISA_PORTABLE, which is required", where, of);
@@ -116,7 +122,8 @@ void check_layout(const apr_layout& layout, const apr_codec& codec, bool first, 
     throw Error("{}: {}: layout row_major must be one plane of the codec's {} bytes a block", where, of,
                 codec.block_bytes);
   }
-  if (!row_major) check_present(where, of, fmt::format("split of layout '{}'", layout.name).c_str(), layout.split);
+  if (!row_major)
+    check_present(where, of, fmt::format("split of layout '{}'", layout.name).c_str(), layout.split);
 }
 
 void check_codec(const apr_quant_format& f, const std::string& where, const std::string& of) {
@@ -134,18 +141,19 @@ void check_codec(const apr_quant_format& f, const std::string& where, const std:
   if (!codec.source || !*codec.source) throw Error("{}: {}: the codec's source is empty", where, of);
   if (codec.block == 0 || codec.block > kMaxBlockElements || codec.block % f.block_elements != 0 ||
       uint64_t{codec.block_bytes} != uint64_t{codec.block / f.block_elements} * f.block_bytes) {
-    throw Error("{}: {}: the codec's block of {} columns in {} bytes is no multiple of the format's {} in {}", where, of,
-                codec.block, codec.block_bytes, f.block_elements, f.block_bytes);
+    throw Error("{}: {}: the codec's block of {} columns in {} bytes is no multiple of the format's {} in {}",
+                where, of, codec.block, codec.block_bytes, f.block_elements, f.block_bytes);
   }
   const uint64_t chunk = uint64_t{codec.runs} * codec.run;
   if (chunk == 0 || codec.run % 4 != 0 || codec.block % chunk != 0) {
-    throw Error("{}: {}: a chunk of {} runs of {} columns does not fit blocks of {} (runs are multiples of 4)", where, of,
-                codec.runs, codec.run, codec.block);
+    throw Error(
+        "{}: {}: a chunk of {} runs of {} columns does not fit blocks of {} (runs are multiples of 4)", where,
+        of, codec.runs, codec.run, codec.block);
   }
   constexpr uint32_t kMostLayouts = 8;
   if (codec.n_layouts == 0 || codec.n_layouts > kMostLayouts || !codec.layouts) {
-    throw Error("{}: {}: the codec has {} layouts; 1 to {} are allowed", where, of, codec.layouts ? codec.n_layouts : 0,
-                kMostLayouts);
+    throw Error("{}: {}: the codec has {} layouts; 1 to {} are allowed", where, of,
+                codec.layouts ? codec.n_layouts : 0, kMostLayouts);
   }
   for (uint32_t i = 0; i < codec.n_layouts; ++i) {
     if (!codec.layouts[i]) throw Error("{}: {}: layout {} of {} is null", where, of, i + 1, codec.n_layouts);
@@ -162,7 +170,8 @@ void check_format(const apr_quant_format& f, const std::string& where) {
   check_text(where, "a format", "name", f.name);
   const std::string of = fmt::format("format '{}'", printable(f.name));
   if (!is_plugin_word(f.name)) {
-    throw Error("{}: {}: that is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", where, of, kMaxName);
+    throw Error("{}: {}: that is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", where, of,
+                kMaxName);
   }
   check_struct_size(where, of, "apr_quant_format", f.struct_size, sizeof(apr_quant_format));
   check_text(where, of, "description", f.description);

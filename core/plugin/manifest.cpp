@@ -1,10 +1,10 @@
 #include "core/plugin/manifest.h"
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <span>
-#include <toml++/toml.h>
 
 #include "core/base/error.h"
 #include "core/base/format.h"
@@ -13,7 +13,8 @@ namespace apr {
 
 namespace {
 
-constexpr uintmax_t kMaxManifestBytes = 64 << 10;  // a manifest is some lines; a device or a log file is refused early
+constexpr uintmax_t kMaxManifestBytes =
+    64 << 10;  // a manifest is some lines; a device or a log file is refused early
 constexpr size_t kMaxProvides = 256;
 
 // The table of a manifest, with the file's name for errors.
@@ -27,8 +28,8 @@ class Reader {
 
   const toml::node& require(std::string_view key) const {
     if (const toml::node* node = table_.get(key)) return *node;
-    throw Error("{}: key `{}` is missing; a manifest has name, kind, abi, version, provides and file", path_.native(),
-                key);
+    throw Error("{}: key `{}` is missing; a manifest has name, kind, abi, version, provides and file",
+                path_.native(), key);
   }
 
   std::string string(std::string_view key) const {
@@ -48,9 +49,11 @@ class Reader {
   std::vector<std::string> words(std::string_view key) const {
     const toml::node& node = require(key);
     const toml::array* array = node.as_array();
-    if (!array) fail(node.source(), fmt::format("`{}` must be a list of strings, like {} = [\"...\"]", key, key));
+    if (!array)
+      fail(node.source(), fmt::format("`{}` must be a list of strings, like {} = [\"...\"]", key, key));
     if (array->empty() || array->size() > kMaxProvides) {
-      fail(node.source(), fmt::format("`{}` has {} names; 1 to {} are allowed", key, array->size(), kMaxProvides));
+      fail(node.source(),
+           fmt::format("`{}` has {} names; 1 to {} are allowed", key, array->size(), kMaxProvides));
     }
     std::vector<std::string> result;
     for (const toml::node& item : *array) {
@@ -77,8 +80,9 @@ class Reader {
  private:
   void check_word(std::string_view key, const std::string& text, const toml::source_region& where) const {
     if (is_plugin_word(text)) return;
-    fail(where, fmt::format("`{}`: \"{}\" is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", key,
-                            printable(text), kMaxName));
+    fail(where,
+         fmt::format("`{}`: \"{}\" is no name; use 1 to {} of a-z 0-9 _ - and single dots between them", key,
+                     printable(text), kMaxName));
   }
 
   const toml::table& table_;
@@ -113,8 +117,10 @@ toml::table parse(const std::filesystem::path& path) {
 
 std::string_view name(PluginKind kind) {
   switch (kind) {
-    case PluginKind::Quant: return "quant";
-    case PluginKind::Backend: return "backend";
+    case PluginKind::Quant:
+      return "quant";
+    case PluginKind::Backend:
+      return "backend";
   }
   throw Error("internal error: {} is no kind of plugin", static_cast<int>(kind));
 }
@@ -158,9 +164,11 @@ Manifest read_manifest(const std::filesystem::path& given) {
   manifest.version = reader.string("version");
   manifest.provides = reader.words("provides");
   const std::string file = reader.string("file");
-  if (file.find('/') != std::string::npos || file == "." || file == ".." || file.find('\0') != std::string::npos) {
-    reader.fail(reader.require("file").source(),
-                fmt::format("file \"{}\" must be the name of a file in the manifest's own folder", printable(file)));
+  if (file.find('/') != std::string::npos || file == "." || file == ".." ||
+      file.find('\0') != std::string::npos) {
+    reader.fail(
+        reader.require("file").source(),
+        fmt::format("file \"{}\" must be the name of a file in the manifest's own folder", printable(file)));
   }
   manifest.library = path.parent_path() / file;
   return manifest;

@@ -1,5 +1,5 @@
-// plugin.toml, the text beside each plugin library that says what the library provides. It is read without opening the
-// library, so that a folder full of plugins costs a few small reads and runs no foreign code.
+// plugin.toml, the text beside each plugin library that says what the library provides. It is read without
+// opening the library, so that a folder full of plugins costs a few small reads and runs no foreign code.
 //
 //   name = "quant-q4k"               # required; the library's own name must agree
 //   kind = "quant"                   # required; "quant" or "backend"
@@ -35,12 +35,12 @@ struct Manifest {
 
 inline constexpr std::string_view kManifestName = "plugin.toml";
 
-// Throws apr::Error with file and line for text that is no TOML, a missing or unknown key, a wrong type or value. Does not
-// ask whether the library exists or whether its ABI fits: Library::open does.
+// Throws apr::Error with file and line for text that is no TOML, a missing or unknown key, a wrong type or
+// value. Does not ask whether the library exists or whether its ABI fits: Library::open does.
 Manifest read_manifest(const std::filesystem::path& path);
 
-// "q4_k", "vendor.nf4", "backend-cpu": 1 to kMaxName characters of a-z 0-9 _ - and single inner dots. Both manifests and
-// the libraries' own tables are held to it, since these names go to messages, files and TOML.
+// "q4_k", "vendor.nf4", "backend-cpu": 1 to kMaxName characters of a-z 0-9 _ - and single inner dots. Both
+// manifests and the libraries' own tables are held to it, since these names go to messages, files and TOML.
 inline constexpr size_t kMaxName = 63;
 bool is_plugin_word(std::string_view text);
 

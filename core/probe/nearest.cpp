@@ -13,7 +13,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
       row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], before[j - 2] + 1);
     }
     std::swap(before, last);
     std::swap(last, row);
@@ -21,7 +22,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
-std::optional<std::string_view> nearest(std::string_view wanted, std::span<const std::string_view> candidates) {
+std::optional<std::string_view> nearest(std::string_view wanted,
+                                        std::span<const std::string_view> candidates) {
   constexpr size_t kLongestName = 256;  // the table is quadratic, and an environment may hold anything
   if (wanted.size() > kLongestName) return std::nullopt;
   std::optional<std::string_view> best;

@@ -16,11 +16,14 @@ constexpr std::string_view kFlagValues = "1, true, on, yes or 0, false, off, no"
 constexpr std::string_view kIsaValues = "portable, avx2, avx512";
 constexpr std::string_view kPathValues = "a path";
 constexpr std::string_view kPathsValues = "absolute paths, separated by ':'";
-constexpr std::string_view kMapValues = "pattern=format[,pattern=format...], like blk.*.ffn_down.weight=q8_0,attn_v=f16";
+constexpr std::string_view kMapValues =
+    "pattern=format[,pattern=format...], like blk.*.ffn_down.weight=q8_0,attn_v=f16";
 constexpr std::string_view kFormatValues = "the name of a weight format, like q8_0 or vendor.nf4";
 
-[[noreturn]] void bad_value(std::string_view name, std::string_view text, std::string_view good, std::string_view why = "") {
-  throw usage_error("{}={}: {}good values are {}", name, printable(text), why.empty() ? "" : fmt::format("{}; ", why), good);
+[[noreturn]] void bad_value(std::string_view name, std::string_view text, std::string_view good,
+                            std::string_view why = "") {
+  throw usage_error("{}={}: {}good values are {}", name, printable(text),
+                    why.empty() ? "" : fmt::format("{}; ", why), good);
 }
 
 std::string lower(std::string_view text) {
@@ -40,24 +43,30 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return pieces;
 }
 
-// A well-known type's own spelling, or a plugin's own name, which has a dot. Whether a plugin provides it is asked when a
-// weight needs it.
-std::string format_name(std::string_view probe, std::string_view text, std::string_view whole, std::string_view good) {
+// A well-known type's own spelling, or a plugin's own name, which has a dot. Whether a plugin provides it is
+// asked when a weight needs it.
+std::string format_name(std::string_view probe, std::string_view text, std::string_view whole,
+                        std::string_view good) {
   if (const auto type = parse_qtype(text)) return std::string(name(*type));
   if (text.find('.') != std::string_view::npos) return std::string(text);
   std::string known;
-  for (WeightQuantType type : well_known_qtypes()) known += fmt::format("{}{}", known.empty() ? "" : " ", name(type));
-  bad_value(probe, whole, good,
-            fmt::format("'{}' is no weight format (known: {}; a plugin's own has a dot)", printable(text), known));
+  for (WeightQuantType type : well_known_qtypes())
+    known += fmt::format("{}{}", known.empty() ? "" : " ", name(type));
+  bad_value(
+      probe, whole, good,
+      fmt::format("'{}' is no weight format (known: {}; a plugin's own has a dot)", printable(text), known));
 }
 
 }  // namespace
 
 std::string_view name(apr_isa isa) {
   switch (isa) {
-    case APR_ISA_PORTABLE: return "portable";
-    case APR_ISA_AVX2: return "avx2";
-    case APR_ISA_AVX512: return "avx512";
+    case APR_ISA_PORTABLE:
+      return "portable";
+    case APR_ISA_AVX2:
+      return "avx2";
+    case APR_ISA_AVX512:
+      return "avx512";
   }
   throw Error("internal error: {} is no instruction set", static_cast<int>(isa));
 }
@@ -107,7 +116,8 @@ void parse_value(std::string_view name, std::string_view text, std::vector<Patte
     if (equals == std::string_view::npos || equals == 0 || equals + 1 == piece.size()) {
       bad_value(name, text, kMapValues, fmt::format("'{}' is not pattern=format", printable(piece)));
     }
-    value.push_back({std::string(piece.substr(0, equals)), format_name(name, piece.substr(equals + 1), text, kMapValues)});
+    value.push_back({std::string(piece.substr(0, equals)),
+                     format_name(name, piece.substr(equals + 1), text, kMapValues)});
   }
 }
 
@@ -117,7 +127,9 @@ void parse_value(std::string_view name, std::string_view text, std::optional<For
 
 std::string text_of(bool value) { return value ? "1" : "0"; }
 std::string text_of(const std::optional<apr_isa>& value) { return value ? std::string(name(*value)) : ""; }
-std::string text_of(const std::optional<std::filesystem::path>& value) { return value ? value->native() : ""; }
+std::string text_of(const std::optional<std::filesystem::path>& value) {
+  return value ? value->native() : "";
+}
 std::string text_of(const std::vector<std::filesystem::path>& value) {
   std::string text;
   for (const std::filesystem::path& path : value) text += (text.empty() ? "" : ":") + path.native();

@@ -1,5 +1,5 @@
-// How the text of a probe becomes a value, one overload for each type of member in Probes. Each throws a usage error that
-// names the probe, the text and the good values.
+// How the text of a probe becomes a value, one overload for each type of member in Probes. Each throws a
+// usage error that names the probe, the text and the good values.
 #pragma once
 
 #include <filesystem>

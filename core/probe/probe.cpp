@@ -22,16 +22,20 @@ constexpr std::array kTable = {
               "the highest that the processor has"},
     ProbeInfo{"APR_NO_GRAPH", &Probes::no_graph, "no_graph",
               "a device runs the same kernels one by one instead of a captured graph", "0"},
-    ProbeInfo{"APR_NO_FUSION", &Probes::no_fusion, "no_fusion", "every operation of a plan gets a kernel of its own", "0"},
+    ProbeInfo{"APR_NO_FUSION", &Probes::no_fusion, "no_fusion",
+              "every operation of a plan gets a kernel of its own", "0"},
     ProbeInfo{"APR_KERNEL_CACHE", &Probes::kernel_cache, "kernel_cache", "folder of compiled kernels",
               "$XDG_CACHE_HOME/apr/kernels or ~/.cache/apr/kernels"},
     ProbeInfo{"APR_SKIP_PARITY_GATE", &Probes::skip_parity_gate, "",
               "a device is not compared with the CPU before its first answer", "0"},
-    ProbeInfo{"APR_STAGE_DUMP", &Probes::stage_dump, "", "new folder that receives every stage's output", "no dump"},
+    ProbeInfo{"APR_STAGE_DUMP", &Probes::stage_dump, "", "new folder that receives every stage's output",
+              "no dump"},
     ProbeInfo{"APR_FORCE_QTYPE", &Probes::force_qtype, "",
-              "matching weights are re-quantised to another format at load; the first match wins", "as in the file"},
+              "matching weights are re-quantised to another format at load; the first match wins",
+              "as in the file"},
     ProbeInfo{"APR_LM_HEAD_FORCE_QTYPE", &Probes::lm_head_force_qtype, "",
-              "the output head is re-quantised to another format at load, also when it shares the embedding's weights",
+              "the output head is re-quantised to another format at load, also when it shares the "
+              "embedding's weights",
               "as in the file"},
 };
 
@@ -42,8 +46,9 @@ std::string unknown_name(std::string_view name) {
   std::vector<std::string_view> known;
   for (const ProbeInfo& probe : kTable) known.push_back(probe.name);
   const auto close = nearest(name, known);
-  return fmt::format("environment: {} is no probe of this program and changes nothing{}; `aprctl probes` lists them",
-                     printable(name), close ? fmt::format(" (did you mean {}?)", *close) : "");
+  return fmt::format(
+      "environment: {} is no probe of this program and changes nothing{}; `aprctl probes` lists them",
+      printable(name), close ? fmt::format(" (did you mean {}?)", *close) : "");
 }
 
 }  // namespace
@@ -60,14 +65,18 @@ ReadProbes read_probes(const char* const* environment) {
   for (const char* const* entry = environment; entry && *entry; ++entry) {
     const std::string_view text = *entry;
     const size_t equals = text.find('=');
-    if (!text.starts_with(kPrefix) || text.starts_with(kTestPrefix) || equals == std::string_view::npos) continue;
+    if (!text.starts_with(kPrefix) || text.starts_with(kTestPrefix) || equals == std::string_view::npos)
+      continue;
     set.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
-  // By the table's order, so that announcements and the first error do not depend on the order of the environment.
+  // By the table's order, so that announcements and the first error do not depend on the order of the
+  // environment.
   for (const ProbeInfo& probe : kTable) {
-    const auto found = std::find_if(set.begin(), set.end(), [&](const auto& entry) { return entry.first == probe.name; });
+    const auto found =
+        std::find_if(set.begin(), set.end(), [&](const auto& entry) { return entry.first == probe.name; });
     if (found == set.end()) continue;
-    std::visit([&](auto member) { parse_value(probe.name, found->second, result.probes.*member); }, probe.slot);
+    std::visit([&](auto member) { parse_value(probe.name, found->second, result.probes.*member); },
+               probe.slot);
     result.probes.in_force.emplace_back(probe.name, found->second);
     set.erase(found);
   }
@@ -94,7 +103,8 @@ std::vector<std::pair<std::string, std::string>> backend_settings(const Probes& 
     if (probe.setting.empty()) continue;
     for (const auto& [name, value] : probes.in_force) {
       if (name != probe.name) continue;
-      settings.emplace_back(probe.setting, std::visit([&](auto member) { return text_of(probes.*member); }, probe.slot));
+      settings.emplace_back(probe.setting,
+                            std::visit([&](auto member) { return text_of(probes.*member); }, probe.slot));
     }
   }
   return settings;

@@ -1,9 +1,9 @@
-// Probes: the environment variables that change what the program does, as one typed table. A probe is a member of Probes,
-// found through its row, so a consumer reads `probes.no_graph` and the compiler checks name and type. Unset changes
-// nothing.
+// Probes: the environment variables that change what the program does, as one typed table. A probe is a
+// member of Probes, found through its row, so a consumer reads `probes.no_graph` and the compiler checks name
+// and type. Unset changes nothing.
 //
-// One convention for flags: 1, true, on, yes and 0, false, off, no, in any case. Everything else is a usage error that
-// lists the good values, and so is a probe that is set to nothing.
+// One convention for flags: 1, true, on, yes and 0, false, off, no, in any case. Everything else is a usage
+// error that lists the good values, and so is a probe that is set to nothing.
 #pragma once
 
 #include <filesystem>
@@ -21,7 +21,8 @@ namespace apr {
 
 // One entry of APR_FORCE_QTYPE.
 struct PatternQtype {
-  std::string pattern;  // shell pattern (* ? [..]) over a tensor's name or its role: "blk.*.ffn_down.weight", "ffn_down"
+  std::string pattern;  // shell pattern (* ? [..]) over a tensor's name or its role: "blk.*.ffn_down.weight",
+                        // "ffn_down"
   std::string format;   // "q8_0", "vendor.nf4"
 };
 
@@ -46,15 +47,16 @@ struct Probes {
 };
 
 using ProbeSlot =
-    std::variant<bool Probes::*, std::optional<apr_isa> Probes::*, std::optional<std::filesystem::path> Probes::*,
-                 std::vector<std::filesystem::path> Probes::*, std::vector<PatternQtype> Probes::*,
-                 std::optional<FormatName> Probes::*>;
+    std::variant<bool Probes::*, std::optional<apr_isa> Probes::*,
+                 std::optional<std::filesystem::path> Probes::*, std::vector<std::filesystem::path> Probes::*,
+                 std::vector<PatternQtype> Probes::*, std::optional<FormatName> Probes::*>;
 
 struct ProbeInfo {
-  std::string_view name;      // "APR_NO_GRAPH"
-  ProbeSlot slot;             // where its value goes; its type says how the text is read
-  std::string_view setting;   // the backends' setting that gets the value ("no_graph"), "" when backends do not see it
-  std::string_view meaning;   // one sentence
+  std::string_view name;  // "APR_NO_GRAPH"
+  ProbeSlot slot;         // where its value goes; its type says how the text is read
+  std::string_view
+      setting;  // the backends' setting that gets the value ("no_graph"), "" when backends do not see it
+  std::string_view meaning;     // one sentence
   std::string_view when_unset;  // what holds then
 };
 
@@ -62,15 +64,17 @@ std::span<const ProbeInfo> probe_table();
 // The good values in words: "1, true, on, yes or 0, false, off, no".
 std::string_view probe_values(const ProbeInfo& probe);
 
-// Reads a process's environment ("NAME=value" strings, null-terminated). Throws a usage error for a bad value. Names that
-// begin with APR_ and are in no row become warnings with the nearest known name; APR_TEST_... belongs to tests.
+// Reads a process's environment ("NAME=value" strings, null-terminated). Throws a usage error for a bad
+// value. Names that begin with APR_ and are in no row become warnings with the nearest known name;
+// APR_TEST_... belongs to tests.
 struct ReadProbes {
   Probes probes;
   std::vector<std::string> warnings;
 };
 ReadProbes read_probes(const char* const* environment);
 
-// Of this process, with its warnings, and one line for each probe that is set, on stderr. Called once, from main.
+// Of this process, with its warnings, and one line for each probe that is set, on stderr. Called once, from
+// main.
 Probes announce_probes();
 
 // What backends get of the probes that are set: the setting's name and the value, flags as 1 or 0.

@@ -34,9 +34,11 @@ StageDump::StageDump(const fs::path& folder, std::string backend, std::string mo
     : folder_(fs::absolute(folder) / backend), backend_(std::move(backend)), model_(std::move(model)) {
   std::error_code failure;
   if (fs::exists(folder_, failure)) {
-    throw Error("stage dump: {} exists already, and stages of two runs in one folder could not be told apart; name another "
-                "folder or remove it",
-                folder_.native());
+    throw Error(
+        "stage dump: {} exists already, and stages of two runs in one folder could not be told apart; name "
+        "another "
+        "folder or remove it",
+        folder_.native());
   }
   fs::create_directories(folder_, failure);
   if (failure) throw Error("stage dump: {} cannot be made: {}", folder_.native(), failure.message());
@@ -78,8 +80,10 @@ void StageDump::tap(void* user, const char* stage, const float* data, uint32_t r
 void StageDump::write(const char* stage, const float* data, uint32_t rows, uint32_t width) {
   const bool all = rows == positions_.size();
   if (!all && rows != wanted_positions_.size()) {
-    throw Error("stage dump: backend '{}' reports {} rows of stage {}, but the batch has {} tokens and {} wanted ones",
-                backend_, rows, stage, positions_.size(), wanted_positions_.size());
+    throw Error(
+        "stage dump: backend '{}' reports {} rows of stage {}, but the batch has {} tokens and {} wanted "
+        "ones",
+        backend_, rows, stage, positions_.size(), wanted_positions_.size());
   }
   const nlohmann::ordered_json header = {{"apr_stage", 1},
                                          {"stage", stage},
@@ -109,11 +113,13 @@ StageRecord read_stage(const fs::path& file) {
   std::string text(std::min<uint64_t>(bytes, kMaxHeader), '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   const size_t end = text.find('\n');
-  if (end == std::string::npos) throw Error("{}: is no stage dump: its first line does not end", file.native());
+  if (end == std::string::npos)
+    throw Error("{}: is no stage dump: its first line does not end", file.native());
   StageRecord record;
   try {
     const auto header = nlohmann::json::parse(text.substr(0, end));
-    if (header.at("apr_stage") != 1 || header.at("dtype") != "f32") throw Error("version or dtype is unknown");
+    if (header.at("apr_stage") != 1 || header.at("dtype") != "f32")
+      throw Error("version or dtype is unknown");
     header.at("stage").get_to(record.stage);
     header.at("backend").get_to(record.backend);
     header.at("model").get_to(record.model);
@@ -123,17 +129,19 @@ StageRecord read_stage(const fs::path& file) {
     header.at("positions").get_to(record.positions);
     header.at("sequences").get_to(record.sequences);
   } catch (const std::exception& error) {
-    throw Error("{}: is no stage dump that this version can read: {}", file.native(), printable(error.what(), 256));
+    throw Error("{}: is no stage dump that this version can read: {}", file.native(),
+                printable(error.what(), 256));
   }
   const uint64_t expected = end + 1 + sizeof(float) * uint64_t{record.rows} * record.width;
   if (bytes != expected || record.positions.size() != record.rows || record.sequences.size() != record.rows) {
-    throw Error("{}: has {} bytes, but {} rows of {} floats need {}; was it cut?", file.native(), bytes, record.rows,
-                record.width, expected);
+    throw Error("{}: has {} bytes, but {} rows of {} floats need {}; was it cut?", file.native(), bytes,
+                record.rows, record.width, expected);
   }
   record.data.resize(uint64_t{record.rows} * record.width);
   in.clear();
   in.seekg(static_cast<std::streamoff>(end + 1));
-  in.read(reinterpret_cast<char*>(record.data.data()), static_cast<std::streamsize>(record.data.size() * sizeof(float)));
+  in.read(reinterpret_cast<char*>(record.data.data()),
+          static_cast<std::streamsize>(record.data.size() * sizeof(float)));
   if (!in) throw Error("{}: cannot be read", file.native());
   return record;
 }

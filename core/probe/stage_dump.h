@@ -1,7 +1,9 @@
-// Stage dumps: every stage's output of every step, one file each, so that two backends can be compared stage by stage.
+// Stage dumps: every stage's output of every step, one file each, so that two backends can be compared stage
+// by stage.
 //
-// A dump folder holds <backend>/<step>/<index>-<stage>.stage, numbered as they were reported. A file is one line of JSON, padded with spaces to a multiple of
-// 64 bytes, its last byte a line feed, then rows * width little-endian float32:
+// A dump folder holds <backend>/<step>/<index>-<stage>.stage, numbered as they were reported. A file is one
+// line of JSON, padded with spaces to a multiple of 64 bytes, its last byte a line feed, then rows * width
+// little-endian float32:
 //   {"apr_stage":1,"stage":"blk.0.attn_q","dtype":"f32","shape":[2,512],"positions":[0,1],"sequences":[0,0],"step":0,
 //    "backend":"cpu","model":"<sha256 or another identity>"}
 #pragma once
@@ -30,8 +32,8 @@ struct StageRecord {
 
 class StageDump {
  public:
-  // Makes <folder>/<backend>, which must not exist: stages of two runs in one folder could not be told apart. Throws
-  // apr::Error when it does, or cannot be made.
+  // Makes <folder>/<backend>, which must not exist: stages of two runs in one folder could not be told apart.
+  // Throws apr::Error when it does, or cannot be made.
   StageDump(const std::filesystem::path& folder, std::string backend, std::string model);
   StageDump(const StageDump&) = delete;
   StageDump& operator=(const StageDump&) = delete;
@@ -61,6 +63,7 @@ class StageDump {
 // Reads one file back. Throws apr::Error that names it for a damaged header or a size that disagrees.
 StageRecord read_stage(const std::filesystem::path& file);
 // Stage files of one step of a dump in the order in which they were written: <folder>/<backend>/<step>.
-std::vector<std::filesystem::path> stage_files(const std::filesystem::path& folder, const std::string& backend, uint64_t step);
+std::vector<std::filesystem::path> stage_files(const std::filesystem::path& folder,
+                                               const std::string& backend, uint64_t step);
 
 }  // namespace apr

@@ -1,5 +1,5 @@
-// The golden models, computed from their plans in double precision: whatever a plan gets wrong (a kind of rope, a bias, a
-// norm, an order) moves the logits by far more than the tolerance.
+// The golden models, computed from their plans in double precision: whatever a plan gets wrong (a kind of
+// rope, a bias, a norm, an order) moves the logits by far more than the tolerance.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
@@ -27,7 +27,8 @@ fs::path golden() { return std::getenv("APR_TEST_GOLDEN"); }
 std::vector<float> read_floats(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   std::vector<float> floats(fs::file_size(path) / sizeof(float));
-  in.read(reinterpret_cast<char*>(floats.data()), static_cast<std::streamsize>(floats.size() * sizeof(float)));
+  in.read(reinterpret_cast<char*>(floats.data()),
+          static_cast<std::streamsize>(floats.size() * sizeof(float)));
   return floats;
 }
 

@@ -24,7 +24,8 @@ class Interpreter {
   size_t width(int32_t value) const { return plan_.values[value]->width; }
   const Matrix& in(const apr_op& op, int i) const {
     const Matrix& matrix = values_.at(static_cast<size_t>(op.in[i]));
-    if (matrix.size() != tokens_.size() * width(op.in[i])) throw std::logic_error("an input is not computed yet");
+    if (matrix.size() != tokens_.size() * width(op.in[i]))
+      throw std::logic_error("an input is not computed yet");
     return matrix;
   }
   const float* vector(const apr_op& op) const { return plan_.vectors[op.vector[0]]->data; }
@@ -39,16 +40,22 @@ class Interpreter {
     if (!out.empty()) throw std::logic_error("a value is written twice");
     out.resize(tokens_.size() * width(op.out));
     switch (op.kind) {
-      case APR_OP_EMBED: return embed(op, out);
-      case APR_OP_RMS_NORM: return rms_norm(op, out);
-      case APR_OP_LINEAR: return linear(op, out);
-      case APR_OP_ROPE: return rope(op, out);
-      case APR_OP_ATTENTION: return attention(op, out);
+      case APR_OP_EMBED:
+        return embed(op, out);
+      case APR_OP_RMS_NORM:
+        return rms_norm(op, out);
+      case APR_OP_LINEAR:
+        return linear(op, out);
+      case APR_OP_ROPE:
+        return rope(op, out);
+      case APR_OP_ATTENTION:
+        return attention(op, out);
       case APR_OP_ADD:
         for (size_t i = 0; i < out.size(); ++i) out[i] = in(op, 0)[i] + in(op, 1)[i];
         return;
       case APR_OP_SWIGLU:
-        for (size_t i = 0; i < out.size(); ++i) out[i] = in(op, 0)[i] / (1 + std::exp(-in(op, 0)[i])) * in(op, 1)[i];
+        for (size_t i = 0; i < out.size(); ++i)
+          out[i] = in(op, 0)[i] / (1 + std::exp(-in(op, 0)[i])) * in(op, 1)[i];
         return;
     }
     throw std::logic_error("unknown operation");
@@ -123,7 +130,8 @@ class Interpreter {
         for (double& s : score) total += s = std::exp(s - largest);
         for (size_t at = first; at <= p; ++at) {
           const double* value = v.data() + at * kv_width + h / group * dim;
-          for (size_t i = 0; i < dim; ++i) out[p * op.n_heads * dim + h * dim + i] += score[at - first] / total * value[i];
+          for (size_t i = 0; i < dim; ++i)
+            out[p * op.n_heads * dim + h * dim + i] += score[at - first] / total * value[i];
         }
       }
     }

@@ -1,5 +1,5 @@
-// Computes a plan in double precision, one operation after the other, straight from the comments of include/apr/plan.h. Slow
-// and simple: it says what a plan means.
+// Computes a plan in double precision, one operation after the other, straight from the comments of
+// include/apr/plan.h. Slow and simple: it says what a plan means.
 #pragma once
 
 #include <cstdint>

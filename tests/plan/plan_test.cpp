@@ -66,14 +66,16 @@ TEST_CASE("every architecture gives a plan that obeys the rules") {
 }
 
 TEST_CASE("stage names") {
-  const std::vector<std::string> layer = {"attn_norm", "attn_q",   "attn_k",    "attn_v",   "attn_q_norm", "attn_k_norm",
-                                          "attn_q_rope", "attn_k_rope", "attn_out", "attn_output", "attn_residual",
-                                          "ffn_norm",  "ffn_gate", "ffn_up",    "ffn_act",  "ffn_down",    "ffn_residual"};
+  const std::vector<std::string> layer = {
+      "attn_norm",   "attn_q",      "attn_k",   "attn_v",      "attn_q_norm",   "attn_k_norm",
+      "attn_q_rope", "attn_k_rope", "attn_out", "attn_output", "attn_residual", "ffn_norm",
+      "ffn_gate",    "ffn_up",      "ffn_act",  "ffn_down",    "ffn_residual"};
   for (const char* arch : {"llama", "qwen3"}) {
     std::vector<std::string> expected = {"embed"};
     for (const char* block : {"blk.0.", "blk.1."}) {
       for (const std::string& name : layer) {
-        if (arch == std::string("qwen3") || name.find("_norm") == std::string::npos || name == "attn_norm" || name == "ffn_norm") {
+        if (arch == std::string("qwen3") || name.find("_norm") == std::string::npos || name == "attn_norm" ||
+            name == "ffn_norm") {
           expected.push_back(block + name);
         }
       }
@@ -227,7 +229,8 @@ TEST_CASE("forced formats") {
     return error / norm;
   };
   SUBCASE("by name") {
-    const auto plan = sketch.plan({.force_qtype = {{"blk.*.ffn_up.weight", "q8_0"}}, .lm_head_force_qtype = {}});
+    const auto plan =
+        sketch.plan({.force_qtype = {{"blk.*.ffn_up.weight", "q8_0"}}, .lm_head_force_qtype = {}});
     check_rules(*plan);
     for (const BoundWeight& weight : plan->weights()) {
       const bool forced = has(weight.tensor.name, "ffn_up");
@@ -235,12 +238,15 @@ TEST_CASE("forced formats") {
       CHECK(weight.owned.size() == (forced ? weight.c.bytes : 0));
     }
     REQUIRE(plan->notes().size() == 1);
-    CHECK(plan->notes()[0] == "2 weights were re-quantised from f32 to q8_0 for this run: blk.0.ffn_up.weight, blk.1.ffn_up.weight");
+    CHECK(plan->notes()[0] ==
+          "2 weights were re-quantised from f32 to q8_0 for this run: blk.0.ffn_up.weight, "
+          "blk.1.ffn_up.weight");
     CHECK(distance(*plan) > 0);
     CHECK(distance(*plan) < 1e-4);
   }
   SUBCASE("by role, the first match wins") {
-    const auto plan = sketch.plan({.force_qtype = {{"blk.0.attn_q.weight", "f16"}, {"attn_[qk]", "q4_0"}}, .lm_head_force_qtype = {}});
+    const auto plan = sketch.plan(
+        {.force_qtype = {{"blk.0.attn_q.weight", "f16"}, {"attn_[qk]", "q4_0"}}, .lm_head_force_qtype = {}});
     CHECK(std::string(plan->c().weights[op_of(*plan, "blk.0.attn_q").weight[0]]->format->name) == "f16");
     CHECK(std::string(plan->c().weights[op_of(*plan, "blk.1.attn_q").weight[0]]->format->name) == "q4_0");
     CHECK(std::string(plan->c().weights[op_of(*plan, "blk.0.attn_k").weight[0]]->format->name) == "q4_0");
@@ -264,12 +270,14 @@ TEST_CASE("forced formats") {
   SUBCASE("a pattern that matches nothing is an error") {
     CHECK(has(sketch.error({.force_qtype = {{"blk.7.*", "q8_0"}}, .lm_head_force_qtype = {}}),
               "pattern 'blk.7.*' matches no weight of sketch.gguf"));
-    CHECK(has(sketch.error({.force_qtype = {{"attn_q", "f16"}, {"blk.0.attn_q.weight", "q8_0"}}, .lm_head_force_qtype = {}}),
+    CHECK(has(sketch.error({.force_qtype = {{"attn_q", "f16"}, {"blk.0.attn_q.weight", "q8_0"}},
+                            .lm_head_force_qtype = {}}),
               "pattern 'blk.0.attn_q.weight' matches no weight"));
   }
   SUBCASE("a block that does not divide K is an error") {
     CHECK(has(sketch.error({.force_qtype = {{"attn_v", "q4_k"}}, .lm_head_force_qtype = {}}),
-              "tensor 'blk.0.attn_v.weight': rows of 64 columns are no whole number of q4_k blocks (256 columns each)"));
+              "tensor 'blk.0.attn_v.weight': rows of 64 columns are no whole number of q4_k blocks (256 "
+              "columns each)"));
   }
   SUBCASE("a format that nobody provides is an error") {
     CHECK(has(sketch.error({.force_qtype = {{"attn_v", "vendor.nf4"}}, .lm_head_force_qtype = {}}),

@@ -1,5 +1,5 @@
-// Frequencies against literal values from the published formulas, computed elsewhere: YaRN and Llama 3 as in Hugging Face
-// transformers' modeling_rope_utils.py.
+// Frequencies against literal values from the published formulas, computed elsewhere: YaRN and Llama 3 as in
+// Hugging Face transformers' modeling_rope_utils.py.
 #include "core/plan/rope.h"
 
 #include <doctest/doctest.h>
@@ -19,7 +19,9 @@ void check_table(const apr_vector& table, const std::vector<std::pair<size_t, do
   }
 }
 
-const apr_vector& frequencies(const Plan& plan) { return *plan.c().vectors[op_of(plan, "blk.0.attn_q_rope").vector[0]]; }
+const apr_vector& frequencies(const Plan& plan) {
+  return *plan.c().vectors[op_of(plan, "blk.0.attn_q_rope").vector[0]];
+}
 
 RopeParameters plain(uint32_t dims, double base) {
   return {.dims = dims,
@@ -47,7 +49,13 @@ TEST_CASE("without scaling") {
   const auto plan = Sketch("llama").plan();
   const apr_vector& table = frequencies(*plan);
   CHECK(table.n == 8);
-  check_table(table, {{0, 1}, {1, 0.316227766}, {2, 0.1}, {3, 0.0316227766}, {4, 0.01}, {5, 0.00316227766}, {7, 0.000316227766}});
+  check_table(table, {{0, 1},
+                      {1, 0.316227766},
+                      {2, 0.1},
+                      {3, 0.0316227766},
+                      {4, 0.01},
+                      {5, 0.00316227766},
+                      {7, 0.000316227766}});
   CHECK(op_of(*plan, "blk.1.attn_k_rope").scale == 1);
 }
 
@@ -92,13 +100,13 @@ TEST_CASE("yarn, as Qwen 2.5 uses it for 128 Ki tokens") {
   check_table(view, {{0, 1},
                      {1, 0.805842188},
                      {20, 0.0133352143},
-                     {23, 0.00697830585},    // the last pair that keeps its own frequency
-                     {24, 0.00537532149},    // mixed
+                     {23, 0.00697830585},  // the last pair that keeps its own frequency
+                     {24, 0.00537532149},  // mixed
                      {30, 0.00106436098},
                      {35, 0.000246258407},
                      {38, 9.2623017e-05},
                      {39, 6.49039432e-05},
-                     {40, 4.44569853e-05},   // from here on a quarter
+                     {40, 4.44569853e-05},  // from here on a quarter
                      {50, 5.13381257e-06},
                      {63, 3.1023444e-07}});
   CHECK(table.scale == doctest::Approx(1.138629436111989).epsilon(1e-7));
@@ -114,7 +122,8 @@ TEST_CASE("yarn from metadata reaches the operations") {
   CHECK(op_of(*plan, "blk.0.attn_q_rope").scale == doctest::Approx(1.138629436).epsilon(1e-7));
   CHECK(op_of(*plan, "blk.1.attn_k_rope").scale == doctest::Approx(1.138629436).epsilon(1e-7));
   // 16 columns, base 10000, 32 tokens: pairs 0 (below 32 turns) to ceil(1.41) = 2 are the ramp.
-  check_table(frequencies(*plan), {{0, 1}, {1, 0.316227766 * (0.5 + 0.5 / 4)}, {2, 0.1 / 4}, {7, 0.000316227766 / 4}});
+  check_table(frequencies(*plan),
+              {{0, 1}, {1, 0.316227766 * (0.5 + 0.5 / 4)}, {2, 0.1 / 4}, {7, 0.000316227766 / 4}});
 }
 
 TEST_CASE("yarn's magnitude") {

@@ -9,8 +9,9 @@
 namespace apr::test {
 
 Catalog& build_tree_catalog() {
-  static Catalog catalog({{(boost::dll::program_location().parent_path() / "../../plugins").lexically_normal(),
-                           "the build tree", true}});
+  static Catalog catalog(
+      {{(boost::dll::program_location().parent_path() / "../../plugins").lexically_normal(), "the build tree",
+        true}});
   return catalog;
 }
 

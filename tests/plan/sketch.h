@@ -18,7 +18,8 @@ Catalog& build_tree_catalog();
 
 class Sketch {
  public:
-  // A whole f32 model: 2 layers, 64 columns, 4 heads of 16, 2 KV heads, 96 columns of feed-forward, vocabulary 32.
+  // A whole f32 model: 2 layers, 64 columns, 4 heads of 16, 2 KV heads, 96 columns of feed-forward,
+  // vocabulary 32.
   explicit Sketch(const std::string& arch);
 
   // Metadata under "<arch>.".
@@ -44,6 +45,8 @@ class Sketch {
 // The operation of a stage; fails the test when there is none.
 const apr_op& op_of(const Plan& plan, const std::string& stage);
 bool has_stage(const Plan& plan, const std::string& stage);
-inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace apr::test

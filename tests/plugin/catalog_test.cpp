@@ -22,8 +22,8 @@ std::string use_error(const std::string& variant, const ManifestText& manifest =
   install(scratch, "sample", variant, manifest);
   Catalog catalog({required(scratch.path())});
   REQUIRE(catalog.plugins().size() == 1);
-  const std::string message =
-      error_of([&] { catalog.format(WeightQuantType::Extension, catalog.plugins()[0].manifest.provides[0], "t"); });
+  const std::string message = error_of(
+      [&] { catalog.format(WeightQuantType::Extension, catalog.plugins()[0].manifest.provides[0], "t"); });
   CHECK(has(message, (scratch.path() / "sample").native()));
   return message;
 }
@@ -69,8 +69,10 @@ TEST_CASE("a folder is a plugin, or holds plugins; other folders do not matter")
 
 TEST_CASE("a broken library is an error that names it, before its code is used") {
   set_log_level(LogLevel::Error);
-  CHECK(has(use_error("wrong_major"), "was compiled against ABI 2.0, this program has 1.0; rebuild the plugin"));
-  CHECK(has(use_error("newer_minor"), "was compiled against ABI 1.1, newer than this program's 1.0; update apr"));
+  CHECK(has(use_error("wrong_major"),
+            "was compiled against ABI 2.0, this program has 1.0; rebuild the plugin"));
+  CHECK(has(use_error("newer_minor"),
+            "was compiled against ABI 1.1, newer than this program's 1.0; update apr"));
   CHECK(has(use_error("no_symbol"), "exports no `apr_plugin_entry`"));
   CHECK(has(use_error("function_entry"), "`apr_plugin_entry` is not data"));
   CHECK(has(use_error("small_entry"), "`apr_plugin_entry` has 16 bytes, fewer than the"));
@@ -85,8 +87,10 @@ TEST_CASE("a broken library is an error that names it, before its code is used")
   install(scratch, "sample", "geometry", q4k);
   Catalog catalog({required(scratch.path())});
   const std::string geometry = error_of([&] { catalog.format(WeightQuantType::Q4_K, "q4_k", "t"); });
-  CHECK(has(geometry, "libsample.so: format 'q4_k': a block of 256 elements in 140 bytes, but this well-known type has 256 "
-                      "elements in 144 bytes"));
+  CHECK(has(
+      geometry,
+      "libsample.so: format 'q4_k': a block of 256 elements in 140 bytes, but this well-known type has 256 "
+      "elements in 144 bytes"));
 }
 
 TEST_CASE("a manifest that lies is an error that names both files") {
@@ -167,7 +171,8 @@ TEST_CASE("two plugins for one type") {
   }
   SUBCASE("are one when they are the same file") {
     fs::create_directory_symlink(scratch.path() / "one", scratch.path() / "link");
-    Catalog catalog({required(scratch.path() / "one"), required(scratch.path() / "link"), required(scratch.path() / "one")});
+    Catalog catalog({required(scratch.path() / "one"), required(scratch.path() / "link"),
+                     required(scratch.path() / "one")});
     CHECK(catalog.plugins().size() == 1);
     CHECK(error_of([&] { sample_format(catalog); }) == "");
   }
@@ -227,7 +232,8 @@ TEST_CASE("a missing plugin's error names type, tensor, paths and what would hel
   CHECK(has(message, "found are: sample.f32"));
   CHECK(has(message, scratch.path().native() + " (--plugin-path)"));
   CHECK(has(message, (scratch.path() / "nowhere").native() + " (user data; does not exist)"));
-  CHECK(has(error_of([&] { catalog.backend("cuda"); }), "backend 'cuda' is needed, and no plugin provides it"));
+  CHECK(
+      has(error_of([&] { catalog.backend("cuda"); }), "backend 'cuda' is needed, and no plugin provides it"));
   CHECK(has(error_of([&] { catalog.format("Q4_K"); }), "format 'q4_k' is needed"));
 }
 
@@ -243,7 +249,8 @@ TEST_CASE("search paths: order, origins, and never the working directory") {
   fs::current_path(before);
 
   REQUIRE(paths.size() == 6);
-  CHECK(paths[0].path == scratch.path() / "given");  // the command line's is the person's choice, here and now
+  CHECK(paths[0].path ==
+        scratch.path() / "given");  // the command line's is the person's choice, here and now
   CHECK(paths[0].origin == "--plugin-path");
   CHECK(paths[1].path == "/from/environment");
   CHECK(paths[1].origin == "APR_PLUGIN_PATH");
@@ -255,7 +262,8 @@ TEST_CASE("search paths: order, origins, and never the working directory") {
   for (const FoundPlugin& plugin : catalog.plugins()) {
     CHECK_FALSE(plugin.manifest.path.native().starts_with(scratch.path().native()));
   }
-  CHECK(has(error_of([] { plugin_search_paths({}, {"relative"}); }), "APR_PLUGIN_PATH: 'relative' is not an absolute path"));
+  CHECK(has(error_of([] { plugin_search_paths({}, {"relative"}); }),
+            "APR_PLUGIN_PATH: 'relative' is not an absolute path"));
   unsetenv("XDG_DATA_HOME");
 }
 

@@ -43,7 +43,11 @@ TEST_CASE("a wrong manifest is an error with its line") {
     CHECK(has(message, "plugin.toml:2: "));
   }
   SUBCASE("empty") { CHECK(has(error_for(std::string()), "key `name` is missing")); }
-  SUBCASE("binary") { CHECK(error_for(std::string("\x7f" "ELF\0\0\1\2", 8)) != ""); }
+  SUBCASE("binary") {
+    CHECK(error_for(std::string("\x7f"
+                                "ELF\0\0\1\2",
+                                8)) != "");
+  }
   SUBCASE("unknown key") {
     m.more = "requires = \"x\"\n";
     CHECK(has(error_for(m), "plugin.toml:7: unknown key `requires`"));
@@ -84,8 +88,10 @@ TEST_CASE("a wrong manifest is an error with its line") {
 }
 
 TEST_CASE("names of formats and plugins") {
-  for (const char* good : {"q4_k", "vendor.nf4", "backend-cpu", "a", "0", "a.b.c"}) CHECK(is_plugin_word(good));
-  for (const char* bad : {"", ".a", "a.", "a..b", "A", "a b", "a/b", "\xc3\xa4", "a\n"}) CHECK_FALSE(is_plugin_word(bad));
+  for (const char* good : {"q4_k", "vendor.nf4", "backend-cpu", "a", "0", "a.b.c"})
+    CHECK(is_plugin_word(good));
+  for (const char* bad : {"", ".a", "a.", "a..b", "A", "a b", "a/b", "\xc3\xa4", "a\n"})
+    CHECK_FALSE(is_plugin_word(bad));
   CHECK(is_plugin_word(std::string(kMaxName, 'x')));
   CHECK_FALSE(is_plugin_word(std::string(kMaxName + 1, 'x')));
 }

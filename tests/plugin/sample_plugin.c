@@ -1,5 +1,5 @@
-/* A plugin in plain C, right or wrong in one way: each VARIANT_... below is compiled to a library of its own. The format is
- * 32-bit floats under a name of its own. */
+/* A plugin in plain C, right or wrong in one way: each VARIANT_... below is compiled to a library of its own.
+ * The format is 32-bit floats under a name of its own. */
 /* Some variants leave it out. */
 #define APR_USED __attribute__((used))
 #define _POSIX_C_SOURCE 200809L /* setenv */
@@ -16,7 +16,9 @@ __attribute__((constructor)) static void opened(void) { setenv("APR_TEST_SAMPLE_
 #define DEQUANTIZE NULL
 #else
 #define DEQUANTIZE dequantize
-static void dequantize(const void* src, uint64_t n_rows, uint64_t k, float* dst) { memcpy(dst, src, 4 * n_rows * k); }
+static void dequantize(const void* src, uint64_t n_rows, uint64_t k, float* dst) {
+  memcpy(dst, src, 4 * n_rows * k);
+}
 #endif
 
 static apr_status validate(const void* src, uint64_t n_rows, uint64_t k, apr_error* error) {
@@ -35,9 +37,12 @@ static void gemv(const apr_cpu_gemv* args) {
   }
 }
 
-static void unpack(const void* row, uint64_t k0, uint64_t cols, float* w) { memcpy(w, (const float*)row + k0, 4 * cols); }
+static void unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
+  memcpy(w, (const float*)row + k0, 4 * cols);
+}
 
-static const apr_cpu_kernels kPortable = {sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", NULL, gemv, NULL, unpack};
+static const apr_cpu_kernels kPortable = {
+    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", NULL, gemv, NULL, unpack};
 static const apr_cpu_kernels* const kCpu[] = {&kPortable};
 
 #if defined(VARIANT_geometry)
@@ -65,7 +70,8 @@ APR_EXPORT apr_status uses_it(void) { return (apr_status)no_library_has_this(); 
 #endif
 
 static const apr_quant_format kFormat = {
-    FORMAT_SIZE, NAME, "floats, for tests", GGUF, ELEMENTS, BYTES, 4, 0, NULL, DEQUANTIZE, validate, kCpu, 1, NULL};
+    FORMAT_SIZE, NAME, "floats, for tests", GGUF,     ELEMENTS, BYTES, 4,
+    0,           NULL, DEQUANTIZE,          validate, kCpu,     1,     NULL};
 APR_USED static const apr_quant_format* const kFormats[] = {&kFormat};
 
 #if defined(VARIANT_wrong_major)
@@ -93,8 +99,8 @@ int apr_plugin_entry(void) { return kFormats[0] != NULL; }
 #elif defined(VARIANT_small_entry)
 APR_EXPORT const uint32_t apr_plugin_entry[4] = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, 0};
 #elif defined(VARIANT_no_symbol)
-APR_EXPORT const apr_plugin some_other_symbol = {
-    ENTRY_SIZE, MAJOR, MINOR, "sample", "1.2.3", "Apache-2.0", kFormats, 1, NULL, 0};
+APR_EXPORT const apr_plugin some_other_symbol = {ENTRY_SIZE,   MAJOR,    MINOR, "sample", "1.2.3",
+                                                 "Apache-2.0", kFormats, 1,     NULL,     0};
 #else
 APR_PLUGIN_ENTRY = {ENTRY_SIZE, MAJOR, MINOR, "sample", "1.2.3", "Apache-2.0", kFormats, 1, NULL, 0};
 #endif

@@ -1,4 +1,5 @@
-// Folders for plugin tests: made under the temporary folder with safe modes whatever the umask, removed at the end.
+// Folders for plugin tests: made under the temporary folder with safe modes whatever the umask, removed at
+// the end.
 #pragma once
 
 #include <sys/stat.h>
@@ -92,6 +93,8 @@ inline std::string error_of(const std::function<void()>& call) {
   return "";
 }
 
-inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace apr::test

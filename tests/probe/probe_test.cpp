@@ -71,7 +71,8 @@ TEST_CASE("one convention for flags") {
     CHECK_FALSE(probes.no_graph);
     CHECK(probes.in_force.size() == 1);  // set, though to what holds anyway
   }
-  for (const char* setting : {"APR_NO_GRAPH=", "APR_NO_GRAPH=2", "APR_NO_GRAPH=y", "APR_NO_GRAPH= 1", "APR_NO_GRAPH=enabled"}) {
+  for (const char* setting :
+       {"APR_NO_GRAPH=", "APR_NO_GRAPH=2", "APR_NO_GRAPH=y", "APR_NO_GRAPH= 1", "APR_NO_GRAPH=enabled"}) {
     const std::string message = error_of(setting);
     CHECK(has(message, setting));
     CHECK(has(message, "1, true, on, yes or 0, false, off, no"));
@@ -94,14 +95,15 @@ TEST_CASE("every type of value") {
   CHECK(read({"APR_STAGE_DUMP=d"}).probes.stage_dump == std::filesystem::current_path() / "d");
   CHECK(has(error_of("APR_STAGE_DUMP="), "good values are a path"));
 
-  const auto forced = read({"APR_FORCE_QTYPE=blk.*.ffn_down.weight=Q8_0,attn_v=vendor.nf4"}).probes.force_qtype;
+  const auto forced =
+      read({"APR_FORCE_QTYPE=blk.*.ffn_down.weight=Q8_0,attn_v=vendor.nf4"}).probes.force_qtype;
   REQUIRE(forced.size() == 2);
   CHECK(forced[0].pattern == "blk.*.ffn_down.weight");
   CHECK(forced[0].format == "q8_0");
   CHECK(forced[1].pattern == "attn_v");
   CHECK(forced[1].format == "vendor.nf4");
-  for (const char* bad : {"APR_FORCE_QTYPE=", "APR_FORCE_QTYPE=q8_0", "APR_FORCE_QTYPE=a=", "APR_FORCE_QTYPE==q8_0",
-                          "APR_FORCE_QTYPE=a=q8_0,"}) {
+  for (const char* bad : {"APR_FORCE_QTYPE=", "APR_FORCE_QTYPE=q8_0",
+                          "APR_FORCE_QTYPE=a=", "APR_FORCE_QTYPE==q8_0", "APR_FORCE_QTYPE=a=q8_0,"}) {
     CHECK(has(error_of(bad), "is not pattern=format"));
   }
   const std::string unknown = error_of("APR_FORCE_QTYPE=a=q9_9");
@@ -132,7 +134,8 @@ TEST_CASE("edit distance") {
   CHECK(edit_distance("abc", "abc") == 0);
   CHECK(edit_distance("abcd", "abdc") == 1);  // swap
   CHECK(edit_distance("kitten", "sitting") == 3);
-  CHECK(nearest("APR_CPU_ISA_", std::vector<std::string_view>{"APR_NO_GRAPH", "APR_CPU_ISA"}) == "APR_CPU_ISA");
+  CHECK(nearest("APR_CPU_ISA_", std::vector<std::string_view>{"APR_NO_GRAPH", "APR_CPU_ISA"}) ==
+        "APR_CPU_ISA");
   CHECK_FALSE(nearest(std::string(100000, 'x'), std::vector<std::string_view>{"x"}));
 }
 
@@ -154,8 +157,10 @@ TEST_CASE("the table") {
 }
 
 TEST_CASE("backends get parsed values") {
-  const Probes probes = read({"APR_NO_FUSION=yes", "APR_CPU_ISA=AVX2", "APR_NO_GRAPH=off", "APR_PLUGIN_PATH=/p"}).probes;
-  const std::vector<std::pair<std::string, std::string>> expected = {{"isa", "avx2"}, {"no_graph", "0"}, {"no_fusion", "1"}};
+  const Probes probes =
+      read({"APR_NO_FUSION=yes", "APR_CPU_ISA=AVX2", "APR_NO_GRAPH=off", "APR_PLUGIN_PATH=/p"}).probes;
+  const std::vector<std::pair<std::string, std::string>> expected = {
+      {"isa", "avx2"}, {"no_graph", "0"}, {"no_fusion", "1"}};
   CHECK(backend_settings(probes) == expected);
 }
 
@@ -169,7 +174,8 @@ TEST_CASE("what is set is announced on stderr, in the table's order") {
   unsetenv("APR_CPU_ISA");
   unsetenv("APR_NO_FUSON");
   CHECK(has(text, "did you mean APR_NO_FUSION?"));
-  const size_t isa = text.find("probe APR_CPU_ISA=avx2 is set: "), fusion = text.find("probe APR_NO_FUSION=1 is set: ");
+  const size_t isa = text.find("probe APR_CPU_ISA=avx2 is set: "),
+               fusion = text.find("probe APR_NO_FUSION=1 is set: ");
   CHECK(isa != std::string::npos);
   CHECK(fusion != std::string::npos);
   CHECK(isa < fusion);

@@ -101,7 +101,8 @@ TEST_CASE("a failure inside the tap waits for the step's end") {
   dump.begin_step(batch.c);
   const float data[2] = {};
   StageDump::tap(&dump, "x", data, 2, 1);  // neither 3 tokens nor 1 wanted one
-  CHECK(has(error_of([&] { dump.end_step(); }), "reports 2 rows of stage x, but the batch has 3 tokens and 1 wanted ones"));
+  CHECK(has(error_of([&] { dump.end_step(); }),
+            "reports 2 rows of stage x, but the batch has 3 tokens and 1 wanted ones"));
   CHECK(error_of([&] { dump.begin_step(batch.c), dump.end_step(); }) == "");
 }
 
