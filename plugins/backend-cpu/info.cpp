@@ -87,10 +87,13 @@ void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
   if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
   const Choice& c = choices_[index];
   const Phase& phase = program_.phases[static_cast<size_t>(program_.op_phase[c.op])];
-  // A phase is timed as a whole; its operations share that by the weights that they read, or evenly.
-  uint64_t bytes = 0;
-  for (const uint32_t op : phase.ops) bytes += choices_[op].bytes;
-  const double share = bytes ? static_cast<double>(c.bytes) / static_cast<double>(bytes) : 1.0 / static_cast<double>(phase.ops.size());
+  // A phase is timed as a whole; its operations share that evenly, products by the weights that they read.
+  double share = 1.0 / static_cast<double>(phase.ops.size());
+  if (phase.kind == PhaseKind::Linear) {
+    uint64_t bytes = 0;
+    for (const uint32_t op : phase.ops) bytes += choices_[op].bytes;
+    share = static_cast<double>(c.bytes) / static_cast<double>(bytes);
+  }
   out.stage = c.stage.c_str();
   out.weight = c.weight.c_str();
   out.format = c.format.c_str();

@@ -1,0 +1,66 @@
+// The thread pool by itself: every task once, whatever the order of arrival.
+#include <doctest/doctest.h>
+
+#include <atomic>
+
+#include "plugins/backend-cpu/thread_pool.h"
+#include "plugins/backend-cpu/topology.h"
+
+using namespace apr::cpu;
+
+TEST_CASE("sections: every task once, and none before its section") {
+  for (const uint32_t threads : {1u, 2u, 3u, 19u}) {
+    CAPTURE(threads);
+    ThreadPool pool(threads, 2);
+    TaskRanges ranges(threads);
+    constexpr uint32_t kSections = 50;
+    std::vector<std::vector<std::atomic<uint32_t>>> seen;
+    for (uint32_t s = 0; s < kSections; ++s) seen.emplace_back(s * 7 % 41);
+    std::atomic<uint32_t> section{0}, wrong{0}, completions{0};
+    for (uint32_t t = 0; t < threads; ++t) ranges.prepare(t, 0, seen[0].size());
+    pool.run([&](uint32_t thread) {
+      for (uint32_t s = 0; s < kSections; ++s) {
+        if (s + 1 < kSections) ranges.prepare(thread, s + 1, seen[s + 1].size());
+        for (uint64_t begin, end; ranges.claim(thread, s, 1 + s % 3 * 1000, begin, end);)
+          for (; begin < end; ++begin) {
+            ++seen[s][begin];
+            if (section != s) ++wrong;
+          }
+        pool.barrier().wait(thread, [&] {
+          ++section;
+          ++completions;
+        });
+      }
+    });
+    CHECK(wrong == 0);
+    CHECK(completions == kSections);
+    for (const auto& tasks : seen)
+      for (const auto& n : tasks) REQUIRE(n == 1);
+    // Again and again, so that threads that sleep are woken.
+    std::atomic<uint32_t> runs{0};
+    for (int i = 0; i < 300; ++i) pool.run([&](uint32_t) { ++runs; });
+    CHECK(runs == 300 * threads);
+  }
+}
+
+TEST_CASE("lists of processors") {
+  CHECK(parse_cpu_list("0-3,8") == std::vector<uint32_t>{0, 1, 2, 3, 8});
+  CHECK(parse_cpu_list("5\n") == std::vector<uint32_t>{5});
+  CHECK(parse_cpu_list("").empty());
+  CHECK(parse_cpu_list("x,3").size() == 1);
+}
+
+TEST_CASE("topology of this machine") {
+  const Topology t = read_topology();
+  CHECK(t.cores >= 1);
+  CHECK(t.cores <= t.cpus);
+  CHECK(t.default_threads() >= 1);
+  CHECK(t.default_threads() <= t.cores);
+  CHECK_FALSE(t.model.empty());
+  Topology limited = t;
+  limited.cores = 16;
+  limited.quota = 2.5;
+  CHECK(limited.default_threads() == 3);
+  limited.quota = 0;
+  CHECK(limited.default_threads() == 16);
+}
