@@ -24,6 +24,7 @@ std::span<const Architecture> architectures() { return kArchitectures; }
 
 std::vector<std::string_view> known_architectures() {
   std::vector<std::string_view> names;
+  names.reserve(kArchitectures.size());
   for (const Architecture& each : kArchitectures) names.push_back(each.name);
   return names;
 }

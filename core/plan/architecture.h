@@ -13,14 +13,14 @@ namespace apr {
 
 struct Architecture {
   std::string_view name;  // general.architecture
-  std::unique_ptr<Plan> (*build)(PlanBuilder& builder, HyperParameters hyper);
+  std::unique_ptr<Plan> (*build)(PlanBuilder& builder, const HyperParameters& hyper);
 };
 
 std::span<const Architecture> architectures();
 
-std::unique_ptr<Plan> build_llama(PlanBuilder& builder, HyperParameters hyper);
-std::unique_ptr<Plan> build_mistral3(PlanBuilder& builder, HyperParameters hyper);
-std::unique_ptr<Plan> build_qwen2(PlanBuilder& builder, HyperParameters hyper);
-std::unique_ptr<Plan> build_qwen3(PlanBuilder& builder, HyperParameters hyper);
+std::unique_ptr<Plan> build_llama(PlanBuilder& builder, const HyperParameters& hyper);
+std::unique_ptr<Plan> build_mistral3(PlanBuilder& builder, const HyperParameters& hyper);
+std::unique_ptr<Plan> build_qwen2(PlanBuilder& builder, const HyperParameters& hyper);
+std::unique_ptr<Plan> build_qwen3(PlanBuilder& builder, const HyperParameters& hyper);
 
 }  // namespace apr

@@ -6,7 +6,7 @@
 
 namespace apr {
 
-std::unique_ptr<Plan> build_llama(PlanBuilder& builder, HyperParameters hyper) {
+std::unique_ptr<Plan> build_llama(PlanBuilder& builder, const HyperParameters& hyper) {
   constexpr DecoderTraits kTraits = {.rope = APR_ROPE_ADJACENT,
                                      .qkv_bias_required = false,
                                      .qk_norm = false,

@@ -6,7 +6,8 @@
 
 namespace apr {
 
-std::unique_ptr<Plan> build_mistral3(PlanBuilder& builder, HyperParameters hyper) {
+std::unique_ptr<Plan> build_mistral3(PlanBuilder& builder, const HyperParameters& read) {
+  HyperParameters hyper = read;
   constexpr DecoderTraits kTraits = {.rope = APR_ROPE_ADJACENT,
                                      .qkv_bias_required = false,
                                      .qk_norm = false,

@@ -6,7 +6,7 @@
 
 namespace apr {
 
-std::unique_ptr<Plan> build_qwen2(PlanBuilder& builder, HyperParameters hyper) {
+std::unique_ptr<Plan> build_qwen2(PlanBuilder& builder, const HyperParameters& hyper) {
   constexpr DecoderTraits kTraits = {.rope = APR_ROPE_HALVES,
                                      .qkv_bias_required = true,
                                      .qk_norm = false,

@@ -5,7 +5,7 @@
 
 namespace apr {
 
-std::unique_ptr<Plan> build_qwen3(PlanBuilder& builder, HyperParameters hyper) {
+std::unique_ptr<Plan> build_qwen3(PlanBuilder& builder, const HyperParameters& hyper) {
   constexpr DecoderTraits kTraits = {.rope = APR_ROPE_HALVES,
                                      .qkv_bias_required = false,
                                      .qk_norm = true,

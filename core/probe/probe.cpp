@@ -44,6 +44,7 @@ constexpr std::string_view kTestPrefix = "APR_TEST_";
 
 std::string unknown_name(std::string_view name) {
   std::vector<std::string_view> known;
+  known.reserve(kTable.size());
   for (const ProbeInfo& probe : kTable) known.push_back(probe.name);
   const auto close = nearest(name, known);
   return fmt::format(
