@@ -13,14 +13,17 @@ bn = { values = [64, 128], default = 128, meaning = "rows of W in a tile" }
 bk = { values = [0, 32, 64, 128], default = 0, meaning = "columns of a tile, raised to what whole chunks of the codec need; 0: by the number of terms" }
 stages = { values = [2, 3, 4], default = 2, meaning = "buffers of X tiles" }
 split = { values = [0, 1, 2, 4], default = 0, meaning = "CTAs of a cluster that share a tile's columns of W (sm_90); 0: by the number of tiles" }
-ctas = { values = [1, 2], default = 2, meaning = "CTAs of a multiprocessor that registers are limited for" }
+ctas = { values = [0, 1, 2], default = 0, meaning = "CTAs of a multiprocessor that registers are limited for; 0: as many as shared memory holds" }
 */
 #include "tile_gemm.h"
 
-constexpr int kSplit = apr::spec::split != 0 ? apr::spec::split : apr::gemm_split<apr::spec::bn>();
+// A multiprocessor has a kilobyte more than it gives one CTA, and each CTA takes one besides its own.
+constexpr int kFit = 2 * (apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, 1>::kShared + 1024) <= apr::spec::kMaxShared + 1024 ? 2 : 1;
+constexpr int kCtas = apr::spec::ctas != 0 ? apr::spec::ctas : kFit;
+constexpr int kSplit = apr::spec::split != 0 ? apr::spec::split : apr::gemm_split<apr::spec::bn>(kCtas);
 using Kernel = apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, kSplit>;
 
 APR_LAUNCH = apr::launch_shape(Kernel::kTilesN * kSplit, 1, 1, Kernel::kThreads, Kernel::kShared, apr::spec::bm, apr::kLaunchPdl,
                                kSplit, 0);
 
-APR_KERNEL(apr::LinearArgs, Kernel::kThreads, apr::spec::ctas) { Kernel::run(args); }
+APR_KERNEL(apr::LinearArgs, Kernel::kThreads, kCtas) { Kernel::run(args); }

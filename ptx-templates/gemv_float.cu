@@ -16,7 +16,7 @@ split = { values = [0, 1, 2, 4, 8], default = 0, meaning = "warps that share a r
 ctas = { values = [0, 1, 2, 3, 4], default = 0, meaning = "CTAs of a multiprocessor" }
 stage = { values = [0, 1], default = 0, meaning = "1: activations go to shared memory even if nothing is to be done to them" }
 spare = { values = [0, 1], default = 0, meaning = "1: registers are limited so that as many CTAs of the next kernel fit beside these" }
-ahead = { values = [-1, 0, 1, 2, 3], default = -1, meaning = "tasks of a team that the L2 is asked for before the previous kernel ends; 0: the rest of the first, -1: nothing" }
+ahead = { values = [0, 32, 64, 128], default = 32, meaning = "KiB that each multiprocessor asks the L2 for before the previous kernel ends" }
 */
 #include "tile_gemv.h"
 
@@ -171,11 +171,11 @@ struct FloatView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<FloatView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, spec::ahead>;
+using Kernel = Gemv<FloatView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, kChoice.ctas, spec::ahead>;
 
 }  // namespace apr
 
-APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::kChoice.ctas), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
               apr::FloatView::kThreads, apr::FloatView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }

@@ -15,7 +15,7 @@ warps = { values = [0, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24], default = 0, meaning
 split = { values = [0, 1, 2, 4, 8], default = 0, meaning = "warps that share a row's columns" }
 ctas = { values = [0, 1, 2, 3, 4], default = 0, meaning = "CTAs of a multiprocessor" }
 spare = { values = [0, 1], default = 0, meaning = "1: registers are limited so that as many CTAs of the next kernel fit beside these" }
-ahead = { values = [-1, 0, 1, 2, 3], default = -1, meaning = "tasks of a team that the L2 is asked for before the previous kernel ends; 0: the rest of the first, -1: nothing" }
+ahead = { values = [0, 32, 64, 128], default = 0, meaning = "KiB that each multiprocessor asks the L2 for before the previous kernel ends" }
 */
 #include "tile_gemv.h"
 
@@ -231,11 +231,11 @@ struct IntView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<IntView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, spec::ahead>;
+using Kernel = Gemv<IntView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, kChoice.ctas, spec::ahead>;
 
 }  // namespace apr
 
-APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(apr::kChoice.ctas), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
+APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
               apr::IntView::kThreads, apr::IntView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }

@@ -65,12 +65,19 @@ constexpr int tiles_of() {
     return tiles_of<kBn, kSegments - 1>() + ceil_div(spec::Segments::template At<kSegments - 1>::type::kN, kBn);
   }
 }
-// CTAs that share a tile, so that 512 tokens (four tiles of 128) occupy the device.
+// CTAs that share a tile, for 512 tokens (four tiles of 128): the number whose rounds over the device take least. Sharing costs
+// an exchange of sums, and clusters do not fill a device to the last multiprocessor.
 template <int kBn>
-constexpr int gemm_split() {
-  const int tiles = 4 * tiles_of<kBn, spec::kSegments>();
-  if (spec::kArch < 90 || tiles >= spec::kSms * 3 / 2) return 1;
-  return tiles >= spec::kSms / 2 ? 2 : 4;
+constexpr int gemm_split(int ctas) {
+  if (spec::kArch < 90) return 1;
+  const int tiles = 4 * tiles_of<kBn, spec::kSegments>(), slots = spec::kSms * ctas;
+  const int cost = spec::kInput == kInputBf16x2 ? 15 : 20;  // percent of the time, for each doubling
+  int best = 1, least = ceil_div(tiles, slots) * 400;
+  for (int s = 2, doublings = 1; s <= 4; s *= 2, ++doublings) {
+    const int time = ceil_div(tiles * s * 10, slots * 9) * 4 * (100 + doublings * cost) / s;
+    if (time < least) best = s, least = time;
+  }
+  return best;
 }
 
 // kSplit CTAs of a cluster share a tile: each has its part of the columns, and in the end each finishes its part of the rows

@@ -80,7 +80,9 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
   const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? c.rows / 2 : c.rows));
   // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
   const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
-  if (c.warps == 0) c.warps = once ? 16 : 8;
+  // Chunks that take many registers, and floats, whose arithmetic is nothing: one large CTA.
+  const bool large = once || !Codec::kInteger || widest_raw<spec::kSegments>() > 8;
+  if (c.warps == 0) c.warps = large ? 16 : 8;
   if (c.ctas == 0) c.ctas = max_of(1, 16 / c.warps);
   if (c.split == 0) {
     // As many warps as a multiprocessor holds, as long as each has work for more than one iteration.
@@ -92,8 +94,11 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
     if (c.split > 1 && c.warps / c.split > 8) c.split = 1;  // barriers are few
   }
   if (c.depth == 0) {
-    c.depth = max_of(1, min_of(once ? 2 : 4, 48 / (c.rows * widest_raw<spec::kSegments>())));
-    c.depth = min_of(c.depth, ceil_div(kChunks, c.lanes * c.split));
+    const int iters = ceil_div(kChunks, c.lanes * c.split), fits = max_of(1, 48 / (c.rows * widest_raw<spec::kSegments>()));
+    c.depth = min_of(min_of(once ? 2 : 4, fits), iters);
+    // Floats leave registers for more, where that divides the iterations.
+    for (int d = 5; d <= 6 && !Codec::kInteger && !once; ++d)
+      if (d <= fits && iters % d == 0 && iters % c.depth != 0) c.depth = d;
   }
   return c;
 }
@@ -113,7 +118,7 @@ APR_DEV void sync_some(int id) {
 //                               of iteration base + iter; whole = false: this lane has no chunk in it
 //   prologue(args, token0)      waits for the previous kernel and prepares the activations
 //   factor(token)               multiplies the result: the norm's 1 / rms
-template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit, int kAhead>
+template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit, int kCtas, int kAhead>
 struct Gemv {
   static constexpr int kTokens = View::kTokens;
   static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;  // a task's rows alternate between gate and up
@@ -382,30 +387,28 @@ struct Gemv {
     return t < 0 ? t + teams : t;
   }
 
-  // Asks the L2 for the rest of the team's first task and for kAhead more: memory stays busy while the previous kernel ends and
-  // this one prepares its activations. One lane for each plane of each matrix of each task.
+  // Asks the L2 for what follows the loads in flight, kAhead KiB for each multiprocessor: memory stays busy while the previous
+  // kernel ends and this one prepares its activations. A lane for each row of each plane.
   template <class Segment, int kSegment>
-  static __device__ __forceinline__ void ask(const LinearArgs& args, int first) {
+  static __device__ __forceinline__ void ask(const LinearArgs& args, int task) {
     using Layout = typename Segment::Layout;
     using S = Shape<Segment>;
     constexpr int kMatrices = kPairs ? 2 : 1, kPlanes = Layout::kPlanes;
-    constexpr int kFrom = S::kIters > kDepth ? 0 : 1;
-    static_assert((kAhead + 1) * kMatrices * kPlanes <= kWarp, "a lane for each piece");
-    const int item = threadIdx.x % kWarp, plane = item % kPlanes, matrix = item / kPlanes % kMatrices;
-    const int n = item / (kPlanes * kMatrices) + kFrom;
-    if (n > kAhead || part() != 0) return;
-    const int task = task_at(first, n), row = task * kTaskOut;
-    if (task >= tasks<Segment>() || row >= Segment::kN) return;
-    const Planes<kPlanes> none = {}, one = advance<Layout>(none, 1);
-    uint64_t row_bytes = 0;
-    const uint8_t* base = nullptr;
+    constexpr int kRoom = kAhead * 1024 / (kTeams * kCtas * kTaskOut * kMatrices);                  // bytes of a row
+    constexpr int kWanted = max_of(0, min_of(S::kIters - kDepth, kRoom / max_of(1, S::kStride * Segment::Codec::kBytes)));  // iterations
+    if constexpr (S::kRegular && kWanted > 0) {
+      constexpr uint32_t kFrom = kDepth * S::kStride, kBlocks = min_of(kWanted * S::kStride, S::kBlocks - kDepth * S::kStride);
+      if (part() != 0) return;
+      for (int item = threadIdx.x % kWarp; item < kTaskOut * kMatrices * kPlanes; item += kWarp) {
+        const int plane = item % kPlanes, matrix = item / kPlanes % kMatrices, row = task * kTaskOut + item / (kPlanes * kMatrices);
+        if (row >= Segment::kN) continue;
+        const Weight& w = args.w[kSegment + (kPairs ? matrix : 0)];
+        const Planes<kPlanes> from = block_planes<Layout>(w, static_cast<uint32_t>(row) * S::kBlocks + kFrom), to = advance<Layout>(from, kBlocks);
 #pragma unroll
-    for (int p = 0; p < kPlanes; ++p) {
-      if (p != plane) continue;
-      row_bytes = S::kBlocks * static_cast<uint64_t>(one.p[p] - none.p[p]);
-      base = kPairs && matrix == 1 ? args.w[kSegment + (kPairs ? 1 : 0)].plane[p] : args.w[kSegment].plane[p];
+        for (int p = 0; p < kPlanes; ++p)
+          if (p == plane) prefetch_l2(from.p[p], static_cast<uint32_t>(to.p[p] - from.p[p]));
+      }
     }
-    prefetch_l2(base + row * row_bytes, static_cast<uint32_t>(min(kTaskOut, Segment::kN - row) * row_bytes));
   }
 
   template <int kIndex>
@@ -417,7 +420,7 @@ struct Gemv {
         typename Segment::Layout::Raw ring[kDepth][kRows];
         fill<Segment, kIndex>(args, task, ring);
         store(ring, words);
-        if constexpr (kAhead >= 0) ask<Segment, kIndex>(args, task);
+        ask<Segment, kIndex>(args, task);
         return kIndex;
       }
       return prefetch<kIndex + 1>(args, words);
@@ -457,8 +460,8 @@ struct Gemv {
   }
 
   // One wave of at most kCtas CTAs a multiprocessor, no larger than the work.
-  static constexpr int grid(int ctas) {
-    return min_of(spec::kSms * ctas, kQuantise ? ceil_div(kTotalTasks, kBlockTasks * kBlocksAtOnce) : ceil_div(kTotalTasks, kTeams));
+  static constexpr int grid() {
+    return min_of(spec::kSms * kCtas, kQuantise ? ceil_div(kTotalTasks, kBlockTasks * kBlocksAtOnce) : ceil_div(kTotalTasks, kTeams));
   }
 };
 
