@@ -19,7 +19,8 @@ constexpr int kMaxRows = 1024;  // rows that scratch has room for; a step wants 
 }  // namespace apr::spec
 
 // Scratch: per row a 64-bit best and a counter. Both are zero between launches.
-APR_LAUNCH = apr::launch_shape(apr::spec::ctas, 1, 1, apr::spec::kThreads, 0, 1, apr::kLaunchPdl, 1, 16 * apr::spec::kMaxRows);
+APR_LAUNCH = apr::launch_shape(apr::spec::ctas, 1, 1, apr::spec::kThreads, 0, 1, apr::kLaunchPdl, 1,
+                               16 * apr::spec::kMaxRows);
 
 namespace apr {
 
@@ -46,7 +47,8 @@ APR_KERNEL(apr::ArgmaxArgs, apr::spec::kThreads, 1) {
   constexpr int kRounds = ceil_div(spec::kPart, 4 * spec::kThreads);
   float4 v[kRounds];  // all loads in flight at once
 #pragma unroll
-  for (int n = 0; n < kRounds; ++n) v[n] = load_columns<spec::kN>(x, from + 4 * (n * spec::kThreads + static_cast<int>(threadIdx.x)));
+  for (int n = 0; n < kRounds; ++n)
+    v[n] = load_columns<spec::kN>(x, from + 4 * (n * spec::kThreads + static_cast<int>(threadIdx.x)));
 #pragma unroll
   for (int n = 0; n < kRounds; ++n) {
     const int i = from + 4 * (n * spec::kThreads + static_cast<int>(threadIdx.x));
@@ -79,5 +81,6 @@ APR_KERNEL(apr::ArgmaxArgs, apr::spec::kThreads, 1) {
   __threadfence();
   best = atomicExch(&slot->best, 0ull);
   slot->count = 0;
-  args.index[row] = best >> 32 == 0xffffffffu ? -1 : static_cast<int>(0xffffffffu - static_cast<uint32_t>(best));
+  args.index[row] =
+      best >> 32 == 0xffffffffu ? -1 : static_cast<int>(0xffffffffu - static_cast<uint32_t>(best));
 }

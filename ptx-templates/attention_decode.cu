@@ -18,17 +18,19 @@ terms = { values = [1, 2], default = 2, meaning = "f16 terms of q and p: 2 = as 
 #include "tile_rope.h"
 
 namespace apr::spec {
-constexpr int kGroup = kHeads / kKvHeads;               // query heads of a KV head
-constexpr int kSide = ceil_div(kGroup, 8);              // CTAs that share a KV head, 8 query heads each
+constexpr int kGroup = kHeads / kKvHeads;   // query heads of a KV head
+constexpr int kSide = ceil_div(kGroup, 8);  // CTAs that share a KV head, 8 query heads each
 constexpr int kThreads = warps * kWarp;
 constexpr int kSplits = max_of(1, kSms / (kKvHeads * kSide));
-constexpr int kRound = warps * tiles * 16;              // positions that a CTA takes at once
-constexpr bool kAhead = tiles * kHeadDim <= 128;        // registers hold two rounds
-constexpr int kPartial = kHeadDim + 2;                  // floats of a split: output, largest, total
+constexpr int kRound = warps * tiles * 16;        // positions that a CTA takes at once
+constexpr bool kAhead = tiles * kHeadDim <= 128;  // registers hold two rounds
+constexpr int kPartial = kHeadDim + 2;            // floats of a split: output, largest, total
 constexpr int kCounters = round_up(kM * kKvHeads * kSide, 64);
 static_assert(kHeads % kKvHeads == 0, "query heads are a multiple of KV heads");
-static_assert(kOutput == kOutputFloat || (kOutput == kOutputInt8 && kGroup * kHeadDim % kActBlock == 0), "int8 output needs whole blocks in a KV head");
-static_assert(!kFused || kM == 1, "the fused form serves one token: rows of one sequence would wait for each other's k and v");
+static_assert(kOutput == kOutputFloat || (kOutput == kOutputInt8 && kGroup * kHeadDim % kActBlock == 0),
+              "int8 output needs whole blocks in a KV head");
+static_assert(!kFused || kM == 1,
+              "the fused form serves one token: rows of one sequence would wait for each other's k and v");
 
 struct Shared {
   alignas(16) float q[8][kHeadDim];
@@ -41,9 +43,10 @@ struct Shared {
 };
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(apr::spec::kKvHeads * apr::spec::kSide, apr::spec::kSplits, apr::spec::kM, apr::spec::kThreads,
-                               sizeof(apr::spec::Shared), 0, apr::kLaunchPdl, 1,
-                               4 * (apr::spec::kCounters + apr::spec::kM * apr::spec::kHeads * apr::spec::kSplits * apr::spec::kPartial));
+APR_LAUNCH = apr::launch_shape(apr::spec::kKvHeads * apr::spec::kSide, apr::spec::kSplits, apr::spec::kM,
+                               apr::spec::kThreads, sizeof(apr::spec::Shared), 0, apr::kLaunchPdl, 1,
+                               4 * (apr::spec::kCounters + apr::spec::kM * apr::spec::kHeads *
+                                                               apr::spec::kSplits * apr::spec::kPartial));
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   using namespace apr;
@@ -99,15 +102,16 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       const float* q = args.q + static_cast<uint64_t>(row) * args.q_stride + (first_head + work) * kHeadDim;
       const auto put = [&](int d, float value) { shared.q[work][d] = value * to_log2; };
       if constexpr (kFused) {
-        prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(q, args.q_norm, args.eps, angles, args.rope_scale, put);
+        prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(q, args.q_norm, args.eps, angles,
+                                                              args.rope_scale, put);
       } else {
         for (int d = lane; d < kHeadDim; d += kWarp) put(d, q[d]);
       }
     } else if (work == 8) {
       uint16_t* out = args.k_cache + cache + static_cast<uint64_t>(position) * kHeadDim;
       prepare_head<kHeadDim, kQkNorm, kRopeKind, kRopeDims>(
-          args.k + static_cast<uint64_t>(row) * args.k_stride + kv_head * kHeadDim, args.k_norm, args.eps, angles,
-          args.rope_scale, [&](int d, float value) {
+          args.k + static_cast<uint64_t>(row) * args.k_stride + kv_head * kHeadDim, args.k_norm, args.eps,
+          angles, args.rope_scale, [&](int d, float value) {
             const uint16_t half = to_f16(value);
             shared.k[d] = half;
             if (side == 0) out[d] = half;
@@ -128,9 +132,10 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
 
   Warp state;
   state.clear();
-  state.set_queries([&](int query, int dim, float (&out)[8]) {
+  state.set_queries([&](int query, int dim, float(&out)[8]) {
     const float4 a = load4(&shared.q[query][dim]), b = load4(&shared.q[query][dim + 4]);
-    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z,
+    out[7] = b.w;
   });
   const auto seen = [&](int, int, int p) { return p < to; };
   // A round is fetched while the one before is worked on.
@@ -143,7 +148,8 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     if (kAhead && p + kRound < to) fetch(p + kRound);
     if (owns_new && position >= p && position < p + 16 * tiles) {
 #pragma unroll
-      for (int i = 0; i < tiles; ++i) Warp::insert(k_now[i], v_now[i], position - p - 16 * i, shared.k, shared.v);
+      for (int i = 0; i < tiles; ++i)
+        Warp::insert(k_now[i], v_now[i], position - p - 16 * i, shared.k, shared.v);
     }
     state.attend(k_now, v_now, p, seen);
     if (!kAhead && p + kRound < to) fetch(p + kRound);
@@ -155,16 +161,19 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   const int busy = min(warps, ceil_div(to - from, tiles * 16));
   if (lane / 4 == 0) {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) shared.largest[warp][2 * lane + e] = state.largest[0][e], shared.total[warp][2 * lane + e] = state.total[0][e];
+    for (int e = 0; e < 2; ++e)
+      shared.largest[warp][2 * lane + e] = state.largest[0][e],
+                                      shared.total[warp][2 * lane + e] = state.total[0][e];
   }
   if (warp < busy) {
-    state.give([&](int, int, int query, int dim, const float (&value)[8]) {
+    state.give([&](int, int, int query, int dim, const float(&value)[8]) {
       *reinterpret_cast<float4*>(&shared.o[warp][query][dim]) = {value[0], value[1], value[2], value[3]};
       *reinterpret_cast<float4*>(&shared.o[warp][query][dim + 4]) = {value[4], value[5], value[6], value[7]};
     });
   }
   __syncthreads();
-  // Four elements from i on of this CTA's heads; every lane of the warp calls, those without elements with some = false.
+  // Four elements from i on of this CTA's heads; every lane of the warp calls, those without elements with
+  // some = false.
   const auto emit = [&](int i, bool some, const float4& value) {
     if constexpr (spec::kOutput == kOutputInt8) {
       float scale, sum;
@@ -174,12 +183,14 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       *reinterpret_cast<uint32_t*>(args.outq.q + at) = quad;
       if (i % kActBlock == 0) args.outq.scale[at / kActBlock] = scale, args.outq.sum[at / kActBlock] = sum;
     } else if (some) {
-      *reinterpret_cast<float4*>(args.out + static_cast<uint64_t>(row) * args.out_stride + first_head * kHeadDim + i) = value;
+      *reinterpret_cast<float4*>(args.out + static_cast<uint64_t>(row) * args.out_stride +
+                                 first_head * kHeadDim + i) = value;
     }
   };
   int* counters = static_cast<int*>(args.scratch);
   float* partials = reinterpret_cast<float*>(counters + kCounters);  // [row][head][split][kHeadDim]
-  float2* extents = reinterpret_cast<float2*>(partials + kM * kHeads * kSplits * kHeadDim);  // [row][head][split]: largest, total
+  float2* extents = reinterpret_cast<float2*>(partials + kM * kHeads * kSplits *
+                                                             kHeadDim);  // [row][head][split]: largest, total
   const int first_partial = (row * kHeads + first_head) * kSplits;
   const int elements = heads * kHeadDim;
   for (int base = 4 * kWarp * warp; base < elements; base += 4 * kThreads) {
@@ -195,7 +206,8 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
       sum += weight[w] * shared.total[w][head];
       if (w < busy) {
         const float4 o = load4(&shared.o[w][head][dim]);
-        value.x += weight[w] * o.x, value.y += weight[w] * o.y, value.z += weight[w] * o.z, value.w += weight[w] * o.w;
+        value.x += weight[w] * o.x, value.y += weight[w] * o.y, value.z += weight[w] * o.z,
+            value.w += weight[w] * o.w;
       }
     }
     if (splits == 1) {
@@ -233,7 +245,8 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     }
     top = warp_max(top);
 #pragma unroll
-    for (int n = 0; n < ceil_div(kSplits, kWarp); ++n) mine[n].x = exp2f(mine[n].x - top), sum += mine[n].x * mine[n].y;
+    for (int n = 0; n < ceil_div(kSplits, kWarp); ++n)
+      mine[n].x = exp2f(mine[n].x - top), sum += mine[n].x * mine[n].y;
     sum = 1.0f / warp_sum(sum);
 #pragma unroll
     for (int n = 0; n < ceil_div(kSplits, kWarp); ++n)

@@ -20,7 +20,8 @@ static_assert(!kFused, "rotation and KV append are an own kernel for prompts");
 }  // namespace apr::spec
 
 // Heads of one KV head are neighbours in x, so that they share its rows in L2.
-APR_LAUNCH = apr::launch_shape(apr::spec::kHeads, 1, 1, apr::spec::kThreads, 0, 16 * apr::spec::warps, apr::kLaunchPdl, 1, 0);
+APR_LAUNCH = apr::launch_shape(apr::spec::kHeads, 1, 1, apr::spec::kThreads, 0, 16 * apr::spec::warps,
+                               apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   using namespace apr;
@@ -48,7 +49,7 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
 
   Warp state;
   state.clear();
-  state.set_queries([&](int query, int dim, float (&out)[8]) {
+  state.set_queries([&](int query, int dim, float(&out)[8]) {
     const int row = min(first + query, rows - 1);
     const float* q = args.q + static_cast<uint64_t>(row) * args.q_stride + head * kHeadDim + dim;
     const float4 a = load4(q), b = load4(q + 4);
@@ -56,16 +57,19 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     out[4] = b.x * to_log2, out[5] = b.y * to_log2, out[6] = b.z * to_log2, out[7] = b.w * to_log2;
   });
 
-  // Rows of one sequence are neighbours with ascending positions; the warp's 16 rows may belong to several sequences.
+  // Rows of one sequence are neighbours with ascending positions; the warp's 16 rows may belong to several
+  // sequences.
   for (int row = first; row < min(first + 16, rows);) {
     const int sequence = args.sequences[row];
     const int low = args.positions[row];
     int high = low;
-    for (++row; row < min(first + 16, rows) && args.sequences[row] == sequence; ++row) high = args.positions[row];
+    for (++row; row < min(first + 16, rows) && args.sequences[row] == sequence; ++row)
+      high = args.positions[row];
     const int begin = kWindow > 0 ? max(0, low + 1 - kWindow) / 16 * 16 : 0;
     const uint64_t cache = (static_cast<uint64_t>(sequence) * kKvHeads + kv_head) * args.n_ctx * kHeadDim;
     const auto seen = [&](int c, int e, int p) {
-      return query_sequence[c][e] == sequence && p <= query_position[c][e] && (kWindow == 0 || p > query_position[c][e] - kWindow);
+      return query_sequence[c][e] == sequence && p <= query_position[c][e] &&
+             (kWindow == 0 || p > query_position[c][e] - kWindow);
     };
     for (int p = begin; p <= high; p += 16) {
       typename Warp::TileK k[1];
@@ -76,11 +80,13 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
     }
   }
   state.finish();
-  state.give([&](int c, int e, int query, int dim, const float (&value)[8]) {
+  state.give([&](int c, int e, int query, int dim, const float(&value)[8]) {
     if (first + query >= rows) return;
     const float inverse = 1.0f / state.total[c][e];
     float* out = args.out + static_cast<uint64_t>(first + query) * args.out_stride + head * kHeadDim + dim;
-    *reinterpret_cast<float4*>(out) = {value[0] * inverse, value[1] * inverse, value[2] * inverse, value[3] * inverse};
-    *reinterpret_cast<float4*>(out + 4) = {value[4] * inverse, value[5] * inverse, value[6] * inverse, value[7] * inverse};
+    *reinterpret_cast<float4*>(out) = {value[0] * inverse, value[1] * inverse, value[2] * inverse,
+                                       value[3] * inverse};
+    *reinterpret_cast<float4*>(out + 4) = {value[4] * inverse, value[5] * inverse, value[6] * inverse,
+                                           value[7] * inverse};
   });
 }

@@ -18,8 +18,8 @@ constexpr int kChunks = kBlocks * block_chunks<Codec>();
 constexpr int kThreads = 128;
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kChunks, apr::spec::kThreads), 1, 1, apr::spec::kThreads, 0, 1,
-                               apr::kLaunchPdl, 1, 0);
+APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kChunks, apr::spec::kThreads), 1, 1,
+                               apr::spec::kThreads, 0, 1, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::EmbedArgs, apr::spec::kThreads, 1) {
   using namespace apr;

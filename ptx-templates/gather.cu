@@ -14,8 +14,8 @@ namespace apr::spec {
 constexpr int kThreads = 256;
 }
 
-APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kK, 4 * apr::spec::kThreads), 1, 1, apr::spec::kThreads, 0, 1,
-                               apr::kLaunchPdl, 1, 0);
+APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kK, 4 * apr::spec::kThreads), 1, 1,
+                               apr::spec::kThreads, 0, 1, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::ElementwiseArgs, apr::spec::kThreads, 1) {
   using namespace apr;

@@ -18,12 +18,15 @@ ctas = { values = [0, 1, 2], default = 0, meaning = "CTAs of a multiprocessor th
 #include "tile_gemm.h"
 
 // A multiprocessor has a kilobyte more than it gives one CTA, and each CTA takes one besides its own.
-constexpr int kFit = 2 * (apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, 1>::kShared + 1024) <= apr::spec::kMaxShared + 1024 ? 2 : 1;
+constexpr int kFit = 2 * (apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, 1>::kShared + 1024) <=
+                             apr::spec::kMaxShared + 1024
+                         ? 2
+                         : 1;
 constexpr int kCtas = apr::spec::ctas != 0 ? apr::spec::ctas : kFit;
 constexpr int kSplit = apr::spec::split != 0 ? apr::spec::split : apr::gemm_split<apr::spec::bn>(kCtas);
 using Kernel = apr::Gemm<apr::spec::bm, apr::spec::bn, apr::spec::stages, kSplit>;
 
-APR_LAUNCH = apr::launch_shape(Kernel::kTilesN * kSplit, 1, 1, Kernel::kThreads, Kernel::kShared, apr::spec::bm, apr::kLaunchPdl,
-                               kSplit, 0);
+APR_LAUNCH = apr::launch_shape(Kernel::kTilesN * kSplit, 1, 1, Kernel::kThreads, Kernel::kShared,
+                               apr::spec::bm, apr::kLaunchPdl, kSplit, 0);
 
 APR_KERNEL(apr::LinearArgs, Kernel::kThreads, kCtas) { Kernel::run(args); }

@@ -27,22 +27,25 @@ constexpr bool whole_rows() {
   if constexpr (kSegments == 0) {
     return spec::kK % 4 == 0;
   } else {
-    return whole_rows<kSegments - 1>() && spec::kK % spec::Segments::template At<kSegments - 1>::type::Codec::kBlock == 0;
+    return whole_rows<kSegments - 1>() &&
+           spec::kK % spec::Segments::template At<kSegments - 1>::type::Codec::kBlock == 0;
   }
 }
 
-constexpr GemvChoice kChoice = choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kNorm);
+constexpr GemvChoice kChoice =
+    choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kNorm);
 
 struct FloatView {
   static constexpr int kThreads = kChoice.warps * kWarp;
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 4);
+  static constexpr int kColumns =
+      round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
   static constexpr int kFit = (spec::kMaxShared - kReduceBytes) / (4 * kColumns);
   static_assert(kFit >= 1, "one row of activations does not fit in shared memory");
   static constexpr int kTokens = min_of(spec::kM, kFit);  // also when direct: it bounds registers
-  // Activations that need no norm are read where they are, through L1: nothing to prepare, nothing to wait for. Only rows of
-  // whole codec blocks, since a block reaches past the end of others.
+  // Activations that need no norm are read where they are, through L1: nothing to prepare, nothing to wait
+  // for. Only rows of whole codec blocks, since a block reaches past the end of others.
   static constexpr bool kDirect = !spec::kNorm && spec::stage == 0 && whole_rows<spec::kSegments>();
   static constexpr int kShared = kDirect ? 0 : kReduceBytes + kTokens * 4 * kColumns;
 
@@ -69,7 +72,8 @@ struct FloatView {
       if constexpr (Shape::kRegular) {
 #pragma unroll
         for (int run = 0; run < Codec::kRuns; ++run)
-          first[run] = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+          first[run] =
+              chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
       }
     }
     __device__ __forceinline__ int find(int run, int base, int iter, int chunk) const {
@@ -80,8 +84,9 @@ struct FloatView {
   };
 
   template <class Codec, class Shape, int kRows>
-  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns, int base, int iter, int chunk,
-                                      bool whole, float (&acc)[kRows][kTokens]) const {
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns,
+                                      int base, int iter, int chunk, bool whole,
+                                      float (&acc)[kRows][kTokens]) const {
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
       const int column = columns.find(run, base, iter, chunk);
@@ -91,7 +96,8 @@ struct FloatView {
         for (int i = 0; i < Codec::kRun / 4; ++i) {
           float4 x;
           if constexpr (kDirect) {
-            x = Shape::kWhole || whole ? load4(direct + min(t, last) * spec::kK + column + 4 * i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+            x = Shape::kWhole || whole ? load4(direct + min(t, last) * spec::kK + column + 4 * i)
+                                       : float4{0.0f, 0.0f, 0.0f, 0.0f};
           } else {
             x = load4(activations() + t * kColumns + column + 4 * i);
           }
@@ -171,11 +177,14 @@ struct FloatView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<FloatView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, kChoice.ctas, spec::ahead>;
+using Kernel = Gemv<FloatView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split,
+                    kChoice.ctas, spec::ahead>;
 
 }  // namespace apr
 
 APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(), apr::ceil_div(apr::spec::kM, apr::FloatView::kTokens), 1,
-              apr::FloatView::kThreads, apr::FloatView::kShared, 0, apr::kLaunchPdl, 1, 0);
+                               apr::FloatView::kThreads, apr::FloatView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
-APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }
+APR_KERNEL(apr::LinearArgs, apr::FloatView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) {
+  apr::Kernel::run(args);
+}

@@ -21,12 +21,14 @@ ahead = { values = [0, 32, 64, 128], default = 0, meaning = "KiB that each multi
 
 namespace apr {
 
-constexpr GemvChoice kChoice = choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kInput != kInputInt8);
+constexpr GemvChoice kChoice = choose_gemv(
+    {spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kInput != kInputInt8);
 
 struct IntView {
   static constexpr int kThreads = kChoice.warps * kWarp;
 
-  static constexpr int kColumns = round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 128);
+  static constexpr int kColumns =
+      round_up(gemv_columns<spec::kSegments, kChoice.lanes, kChoice.split, kChoice.depth>(), 128);
   // Per token: quants (and a quarter of padding), a scale and a sum per 16 columns.
   static constexpr int kTokenBytes = kColumns + 2 * (kColumns / 4);
   static constexpr int kReduceBytes = 8 * kWarp * 4;  // square sums of 8 tokens and 32 warps
@@ -35,11 +37,13 @@ struct IntView {
   static constexpr int kTokens = spec::kInput == kInputInt8 ? spec::kM : min_of(spec::kM, kFit);
   static constexpr bool kPadded = kTokens * (kTokenBytes + kColumns / 4) <= 64 * 1024;
   static constexpr int kQuants = padded_column<kPadded>(kColumns);
-  // Activations that are quantised already are read where they are, through L1: nothing to prepare, nothing to wait for.
+  // Activations that are quantised already are read where they are, through L1: nothing to prepare, nothing
+  // to wait for.
   static constexpr bool kDirect = spec::kInput == kInputInt8;
   static constexpr int kPaddedK = round_up(spec::kK, 32);
   static_assert(!kDirect || !spec::kNorm, "a norm needs float activations");
-  static constexpr int kShared = kDirect ? 0 : kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
+  static constexpr int kShared =
+      kDirect ? 0 : kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
 
   template <class Codec>
   using Decoded = IntChunk<Codec::kRuns, Codec::kRun>;
@@ -64,8 +68,8 @@ struct IntView {
     Segment::Layout::decode(raw, chunk, out);
   }
 
-  // Where a lane's activations lie: per run, the byte of its first quant and the block of its first scale. They advance by
-  // constants when the codec's geometry allows it.
+  // Where a lane's activations lie: per run, the byte of its first quant and the block of its first scale.
+  // They advance by constants when the codec's geometry allows it.
   template <class Codec, class Shape>
   struct Columns {
     static constexpr int kColumnStride = Shape::kStride * Codec::kBlock;  // of an iteration
@@ -76,7 +80,8 @@ struct IntView {
       if constexpr (kRegular) {
 #pragma unroll
         for (int run = 0; run < Codec::kRuns; ++run) {
-          const int column = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+          const int column =
+              chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
           quant[run] = kDirect ? column : padded_column<kPadded>(column);
           block[run] = column / kActBlock;
         }
@@ -87,7 +92,8 @@ struct IntView {
         q = quant[run] + base * kQuantStride + iter * kQuantStride;
         b = block[run] + base * (kColumnStride / kActBlock) + iter * (kColumnStride / kActBlock);
       } else {
-        const int column = chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+        const int column =
+            chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
         q = kDirect ? column : padded_column<kPadded>(column);
         b = column / kActBlock;
       }
@@ -96,8 +102,9 @@ struct IntView {
 
   // acc[r][t] += one chunk of kRows rows times the activations of kTokens tokens.
   template <class Codec, class Shape, int kRows>
-  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns, int base, int iter, int chunk,
-                                      bool whole, float (&acc)[kRows][kTokens]) const {
+  __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns,
+                                      int base, int iter, int chunk, bool whole,
+                                      float (&acc)[kRows][kTokens]) const {
     constexpr int kPart = min_of(Codec::kRun, kActBlock);  // columns of a run that share an activation scale
     constexpr bool kStored = Codec::kOffset && kPart == kActBlock;
 #pragma unroll
@@ -161,7 +168,8 @@ struct IntView {
   __device__ __forceinline__ void prologue(const LinearArgs& args, int token0) {
     if constexpr (kDirect) {
       const uint64_t first = static_cast<uint64_t>(token0) * (kPaddedK / kActBlock);
-      direct = {reinterpret_cast<const uint8_t*>(args.xq.q) + kActBlock * first, args.xq.scale + first, args.xq.sum + first};
+      direct = {reinterpret_cast<const uint8_t*>(args.xq.q) + kActBlock * first, args.xq.scale + first,
+                args.xq.sum + first};
       pdl_wait();
       pdl_launch();
     } else {
@@ -179,7 +187,8 @@ struct IntView {
     for (int t = 0; t < kTokens; ++t) {
       const int row = min(token0 + t, spec::kM - 1);
       {
-        // The norm's factor 1 / rms does not change an 8-bit block, so it multiplies the result instead: one pass over x.
+        // The norm's factor 1 / rms does not change an 8-bit block, so it multiplies the result instead: one
+        // pass over x.
         const float* x = args.x + static_cast<uint64_t>(row) * spec::kK;
         constexpr int kUnits = kColumns / 4;
         constexpr int kBatch = 4;  // loads in flight per thread
@@ -189,7 +198,8 @@ struct IntView {
 #pragma unroll
           for (int i = 0; i < kBatch; ++i) {
             v[i] = load_columns<spec::kK>(x, 4 * (base + i * kThreads + lane));
-            if constexpr (spec::kNorm) n[i] = load_columns<spec::kK>(args.norm, 4 * (base + i * kThreads + lane));
+            if constexpr (spec::kNorm)
+              n[i] = load_columns<spec::kK>(args.norm, 4 * (base + i * kThreads + lane));
           }
 #pragma unroll
           for (int i = 0; i < kBatch; ++i) {
@@ -231,11 +241,14 @@ struct IntView {
   __device__ __forceinline__ float factor(int token) const { return spec::kNorm ? inverse_rms[token] : 1.0f; }
 };
 
-using Kernel = Gemv<IntView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split, kChoice.ctas, spec::ahead>;
+using Kernel = Gemv<IntView, kChoice.lanes, kChoice.rows, kChoice.depth, kChoice.warps, kChoice.split,
+                    kChoice.ctas, spec::ahead>;
 
 }  // namespace apr
 
 APR_LAUNCH = apr::launch_shape(apr::Kernel::grid(), apr::ceil_div(apr::spec::kM, apr::IntView::kTokens), 1,
-              apr::IntView::kThreads, apr::IntView::kShared, 0, apr::kLaunchPdl, 1, 0);
+                               apr::IntView::kThreads, apr::IntView::kShared, 0, apr::kLaunchPdl, 1, 0);
 
-APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) { apr::Kernel::run(args); }
+APR_KERNEL(apr::LinearArgs, apr::IntView::kThreads, apr::kChoice.ctas*(1 + apr::spec::spare)) {
+  apr::Kernel::run(args);
+}

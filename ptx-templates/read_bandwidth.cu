@@ -23,7 +23,8 @@ APR_KERNEL(apr::BandwidthArgs, apr::spec::kThreads, apr::spec::ctas) {
   using namespace apr;
   const uint64_t units = args.bytes / 16, threads = static_cast<uint64_t>(gridDim.x) * spec::kThreads;
   uint32_t mixed = 0;
-  for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * spec::kThreads + threadIdx.x; i < units; i += threads * spec::unroll) {
+  for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * spec::kThreads + threadIdx.x; i < units;
+       i += threads * spec::unroll) {
     U4 v[spec::unroll];
 #pragma unroll
     for (int u = 0; u < spec::unroll; ++u) {

@@ -17,8 +17,9 @@ constexpr int kHeadsPerCta = threads / kWarp;
 static_assert(kGroups == 1 || kOutput == kOutputFloat, "a norm of heads writes floats");
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(apr::spec::kGroups == 1 ? 1 : apr::ceil_div(apr::spec::kGroups, apr::spec::kHeadsPerCta), 1, 1,
-                               apr::spec::threads, 0, 1, apr::kLaunchPdl, 1, 0);
+APR_LAUNCH = apr::launch_shape(
+    apr::spec::kGroups == 1 ? 1 : apr::ceil_div(apr::spec::kGroups, apr::spec::kHeadsPerCta), 1, 1,
+    apr::spec::threads, 0, 1, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::NormArgs, apr::spec::threads, 1) {
   using namespace apr;
@@ -42,8 +43,8 @@ APR_KERNEL(apr::NormArgs, apr::spec::threads, 1) {
       amax = cta_max<spec::threads>(amax, scratch[1]) * factor;
     write_activations<spec::kOutput, spec::threads, spec::kK>(
         row, factor, amax,
-        [&](int c) { return times(load_columns<spec::kK>(x, c), load_columns<spec::kK>(args.weight, c)); }, args.y, args.yq,
-        args.yh);
+        [&](int c) { return times(load_columns<spec::kK>(x, c), load_columns<spec::kK>(args.weight, c)); },
+        args.y, args.yq, args.yh);
   } else {
     const int head = blockIdx.x * spec::kHeadsPerCta + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     if (head >= spec::kGroups) return;

@@ -15,8 +15,8 @@ constexpr int kWarps = 4;
 constexpr int kWork = kHeads + 2 * kKvHeads;  // warps of a row
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kWork, apr::spec::kWarps), 1, 1, apr::spec::kWarps * 32, 0, 1,
-                               apr::kLaunchPdl, 1, 0);
+APR_LAUNCH = apr::launch_shape(apr::ceil_div(apr::spec::kWork, apr::spec::kWarps), 1, 1,
+                               apr::spec::kWarps * 32, 0, 1, apr::kLaunchPdl, 1, 0);
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
   using namespace apr;
@@ -30,8 +30,8 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
   if (work < spec::kHeads) {
     float* out = args.q_out + (static_cast<uint64_t>(row) * spec::kHeads + work) * spec::kHeadDim;
     prepare_head<spec::kHeadDim, spec::kQkNorm, spec::kRopeKind, spec::kRopeDims>(
-        args.q + static_cast<uint64_t>(row) * args.q_stride + work * spec::kHeadDim, args.q_norm, args.eps, angles, args.rope_scale,
-        [&](int d, float v) { out[d] = v; });
+        args.q + static_cast<uint64_t>(row) * args.q_stride + work * spec::kHeadDim, args.q_norm, args.eps,
+        angles, args.rope_scale, [&](int d, float v) { out[d] = v; });
     return;
   }
   const bool is_v = work >= spec::kHeads + spec::kKvHeads;
@@ -43,7 +43,7 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kWarps * 32, 1) {
     for (int d = threadIdx.x % kWarp; d < spec::kHeadDim; d += kWarp) args.v_cache[at + d] = to_f16(v[d]);
   } else {
     prepare_head<spec::kHeadDim, spec::kQkNorm, spec::kRopeKind, spec::kRopeDims>(
-        args.k + static_cast<uint64_t>(row) * args.k_stride + head * spec::kHeadDim, args.k_norm, args.eps, angles, args.rope_scale,
-        [&](int d, float v) { args.k_cache[at + d] = to_f16(v); });
+        args.k + static_cast<uint64_t>(row) * args.k_stride + head * spec::kHeadDim, args.k_norm, args.eps,
+        angles, args.rope_scale, [&](int d, float v) { args.k_cache[at + d] = to_f16(v); });
   }
 }

@@ -1,14 +1,14 @@
-// Activations on their way into a linear: RMS norm, 8-bit blocks, 16-bit terms. Device functions for one CTA; the norm and
-// convert templates write the result to memory, the GEMV templates keep it in shared memory.
+// Activations on their way into a linear: RMS norm, 8-bit blocks, 16-bit terms. Device functions for one CTA;
+// the norm and convert templates write the result to memory, the GEMV templates keep it in shared memory.
 #pragma once
 
 #include "apr_device.h"
 
 namespace apr {
 
-// Where one token's int8 activations lie in shared memory. 32 bytes of padding behind every 128 columns: then the 16-byte
-// reads of eight lanes (columns 0, 16, 64, 80, 128, ... for a 4-bit superblock) and the 8-byte reads of sixteen
-// (0, 8, 16, 24, 128, ... for a 6-bit one) fall into distinct banks.
+// Where one token's int8 activations lie in shared memory. 32 bytes of padding behind every 128 columns: then
+// the 16-byte reads of eight lanes (columns 0, 16, 64, 80, 128, ... for a 4-bit superblock) and the 8-byte
+// reads of sixteen (0, 8, 16, 24, 128, ... for a 6-bit one) fall into distinct banks.
 template <bool kPadded>
 APR_FN constexpr int padded_column(int column) {
   return kPadded ? column + (column >> 7) * 32 : column;
@@ -20,14 +20,14 @@ APR_DEV void block_scale(float amax, float& scale, float& inverse) {
   inverse = amax > 1e-30f ? __frcp_rn(amax) * 127.0f : 0.0f;
 }
 
-// Four columns of a lane become one quad of a block: four neighbouring lanes hold it. `sum` is scale * (sum of q). Every
-// lane of the warp must call.
+// Four columns of a lane become one quad of a block: four neighbouring lanes hold it. `sum` is scale * (sum
+// of q). Every lane of the warp must call.
 APR_DEV uint32_t quantize_quad(const float4& v, float& scale, float& sum) {
   const float amax = warp_max<4>(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
   float inverse;
   block_scale(amax, scale, inverse);
-  const int a = __float2int_rn(v.x * inverse), b = __float2int_rn(v.y * inverse), c = __float2int_rn(v.z * inverse),
-            d = __float2int_rn(v.w * inverse);
+  const int a = __float2int_rn(v.x * inverse), b = __float2int_rn(v.y * inverse),
+            c = __float2int_rn(v.z * inverse), d = __float2int_rn(v.w * inverse);
   int total = a + b + c + d;
   total += __shfl_xor_sync(kFull, total, 1);
   total += __shfl_xor_sync(kFull, total, 2);
@@ -35,8 +35,8 @@ APR_DEV uint32_t quantize_quad(const float4& v, float& scale, float& sum) {
   return (a & 255u) | (b & 255u) << 8 | (c & 255u) << 16 | static_cast<uint32_t>(d) << 24;
 }
 
-// One value a lane: half a warp holds a block. Writes block `block` of activations from lanes 0-15 and, when `both`, the one
-// behind it from lanes 16-31. Every lane of the warp must call.
+// One value a lane: half a warp holds a block. Writes block `block` of activations from lanes 0-15 and, when
+// `both`, the one behind it from lanes 16-31. Every lane of the warp must call.
 APR_DEV void write_blocks(float v, const ActInt8& y, uint64_t block, bool both) {
   float scale, inverse;
   block_scale(warp_max<kActBlock>(fabsf(v)), scale, inverse);
@@ -53,13 +53,16 @@ APR_DEV void write_blocks(float v, const ActInt8& y, uint64_t block, bool both) 
   }
 }
 
-APR_DEV float4 times(const float4& a, const float4& b) { return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w}; }
+APR_DEV float4 times(const float4& a, const float4& b) {
+  return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
+}
 APR_DEV float square_sum(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
 APR_DEV float amax4(const float4& v) {
   return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 }
 
-// Four columns from `column`, zeros past kCols; rows of kCols floats are 16-byte aligned only when kCols is a multiple of 4.
+// Four columns from `column`, zeros past kCols; rows of kCols floats are 16-byte aligned only when kCols is a
+// multiple of 4.
 template <int kCols>
 APR_DEV float4 load_columns(const float* row, int column) {
   if constexpr (kCols % 4 == 0) {
@@ -86,16 +89,18 @@ APR_DEV void store_columns(float* row, int column, const float4& v) {
   }
 }
 
-// The power of two that brings amax into [2^13, 2^14), the headroom of an f16 product's operands; 1 for amax = 0.
+// The power of two that brings amax into [2^13, 2^14), the headroom of an f16 product's operands; 1 for amax
+// = 0.
 APR_DEV float half_scale(float amax) {
   if (!(amax > 0.0f) || amax > 3.0e38f) return 1.0f;
-  const int exponent = static_cast<int>(__float_as_uint(amax) >> 23) - 127;  // floor(log2), -127 for subnormals
+  const int exponent =
+      static_cast<int>(__float_as_uint(amax) >> 23) - 127;  // floor(log2), -127 for subnormals
   const int shift = max_of(-126, min_of(126, 13 - exponent));
   return __uint_as_float(static_cast<uint32_t>(shift + 127) << 23);
 }
 
-// Sum over the CTA of one value per thread; `scratch` holds kThreads / 32 floats. Contains one barrier; the caller puts
-// another before it uses scratch again.
+// Sum over the CTA of one value per thread; `scratch` holds kThreads / 32 floats. Contains one barrier; the
+// caller puts another before it uses scratch again.
 template <int kThreads>
 APR_DEV float cta_sum(float v, float* scratch) {
   v = warp_sum(v);
@@ -117,8 +122,8 @@ APR_DEV float cta_max(float v, float* scratch) {
   return largest;
 }
 
-// Writes one row of activations in the form kOutput. `get(column)` gives four columns (zeros past the row); `factor`
-// multiplies all of them. Rows of ActInt8 are padded to 32 columns, rows of ActHalf to 64.
+// Writes one row of activations in the form kOutput. `get(column)` gives four columns (zeros past the row);
+// `factor` multiplies all of them. Rows of ActInt8 are padded to 32 columns, rows of ActHalf to 64.
 template <int kOutput, int kThreads, int kCols, typename Get>
 APR_DEV void write_activations(int row, float factor, float amax, const Get& get, float* y, const ActInt8& yq,
                                const ActHalf& yh) {

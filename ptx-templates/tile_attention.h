@@ -1,11 +1,13 @@
-// Attention of one warp: columns of 8 queries against tiles of 16 cached positions, on tensor cores, straight from the
-// cache to registers.
+// Attention of one warp: columns of 8 queries against tiles of 16 cached positions, on tensor cores, straight
+// from the cache to registers.
 //
-// S^T[16 positions, 8 queries] = K Q^T and O^T[dims, 8 queries] += V^T P^T. With queries as the narrow side, the 7 or 8
-// heads that share a KV head in decode fill the tile. A product does not care how its inner dimension is ordered, so every
-// lane reads 16 contiguous bytes of a row and calls them what the fragment needs:
-//   K: lane (g, t) = (lane / 4, lane % 4) has positions g and g + 8, dims 32 j + 8 t ..+7: fragments of inner steps 2j, 2j+1
-//   V: lane (g, t) has positions 2t, 2t+1, 2t+8, 2t+9, dims 64 j + 8 g ..+7: fragments of four 16-dim output tiles, in which
+// S^T[16 positions, 8 queries] = K Q^T and O^T[dims, 8 queries] += V^T P^T. With queries as the narrow side,
+// the 7 or 8 heads that share a KV head in decode fill the tile. A product does not care how its inner
+// dimension is ordered, so every lane reads 16 contiguous bytes of a row and calls them what the fragment
+// needs:
+//   K: lane (g, t) = (lane / 4, lane % 4) has positions g and g + 8, dims 32 j + 8 t ..+7: fragments of inner
+//   steps 2j, 2j+1 V: lane (g, t) has positions 2t, 2t+1, 2t+8, 2t+9, dims 64 j + 8 g ..+7: fragments of four
+//   16-dim output tiles, in which
 //      row g is dim 64 j + 8 g + 2 p and row g + 8 is dim 64 j + 8 g + 2 p + 1
 #pragma once
 
@@ -13,8 +15,9 @@
 
 namespace apr {
 
-// Eight halves of the cache, or zeros: rows that are not written yet hold anything, and 0 * NaN is NaN. Not the read-only
-// path: an earlier kernel of the same step may have written the row. A predicated load instead of a branch around each.
+// Eight halves of the cache, or zeros: rows that are not written yet hold anything, and 0 * NaN is NaN. Not
+// the read-only path: an earlier kernel of the same step may have written the row. A predicated load instead
+// of a branch around each.
 APR_DEV U4 load_cache(const uint16_t* p, bool there) {
   U4 v;
   asm volatile(
@@ -33,8 +36,8 @@ APR_DEV uint32_t transpose8(uint32_t v) {
   return r;
 }
 
-// kDim: multiple of 8. kCols: groups of 8 queries. kTerms: 2 = q and p as two f16 terms each, which leaves the cache's own
-// rounding as the only one that counts; 1 = one term.
+// kDim: multiple of 8. kCols: groups of 8 queries. kTerms: 2 = q and p as two f16 terms each, which leaves
+// the cache's own rounding as the only one that counts; 1 = one term.
 template <int kDim, int kCols, int kTerms>
 struct AttentionWarp {
   static_assert(kDim % 8 == 0, "head sizes are multiples of 8");
@@ -43,7 +46,8 @@ struct AttentionWarp {
 
   uint32_t q[kTerms][kCols][kKGroups * 2][2];
   float o[kCols][kVGroups * 4][4];
-  float largest[kCols][2], total[kCols][2];  // of queries 2t and 2t+1; in units of log2; total is this lane's part
+  float largest[kCols][2],
+      total[kCols][2];  // of queries 2t and 2t+1; in units of log2; total is this lane's part
 
   struct TileK {
     U4 w[kKGroups][2];
@@ -78,7 +82,8 @@ struct AttentionWarp {
         for (int i = 0; i < 4; ++i) {
           const uint32_t hi = pack_f16(v[2 * i], v[2 * i + 1]);
           q[0][c][2 * j + i / 2][i % 2] = hi;
-          if constexpr (kTerms == 2) q[1][c][2 * j + i / 2][i % 2] = pack_f16(v[2 * i] - f16_lo(hi), v[2 * i + 1] - f16_hi(hi));
+          if constexpr (kTerms == 2)
+            q[1][c][2 * j + i / 2][i % 2] = pack_f16(v[2 * i] - f16_lo(hi), v[2 * i + 1] - f16_hi(hi));
         }
       }
   }
@@ -109,28 +114,32 @@ struct AttentionWarp {
   }
 
   // Puts row `offset` of a tile in from shared memory.
-  static __device__ __forceinline__ void insert(TileK& k, TileV& v, int offset, const uint16_t* key, const uint16_t* value) {
+  static __device__ __forceinline__ void insert(TileK& k, TileV& v, int offset, const uint16_t* key,
+                                                const uint16_t* value) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (g + 8 * h != offset) continue;
 #pragma unroll
       for (int j = 0; j < kKGroups; ++j)
-        if (kDim % 32 == 0 || 32 * j + 8 * t < kDim) k.w[j][h] = *reinterpret_cast<const U4*>(key + 32 * j + 8 * t);
+        if (kDim % 32 == 0 || 32 * j + 8 * t < kDim)
+          k.w[j][h] = *reinterpret_cast<const U4*>(key + 32 * j + 8 * t);
     }
 #pragma unroll
     for (int h = 0; h < 4; ++h) {
       if (2 * t + h % 2 + 8 * (h / 2) != offset) continue;
 #pragma unroll
       for (int j = 0; j < kVGroups; ++j)
-        if (kDim % 64 == 0 || 64 * j + 8 * g < kDim) v.w[j][h] = *reinterpret_cast<const U4*>(value + 64 * j + 8 * g);
+        if (kDim % 64 == 0 || 64 * j + 8 * g < kDim)
+          v.w[j][h] = *reinterpret_cast<const U4*>(value + 64 * j + 8 * g);
     }
   }
 
-  // kTiles tiles of 16 positions from `position` on. seen(column group, 0 or 1, position): whether query 2t (+1) of the
-  // group attends to it.
+  // kTiles tiles of 16 positions from `position` on. seen(column group, 0 or 1, position): whether query 2t
+  // (+1) of the group attends to it.
   template <int kTiles, typename Seen>
-  __device__ __forceinline__ void attend(const TileK (&k)[kTiles], const TileV (&v)[kTiles], int position, const Seen& seen) {
+  __device__ __forceinline__ void attend(const TileK (&k)[kTiles], const TileV (&v)[kTiles], int position,
+                                         const Seen& seen) {
     const int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int c = 0; c < kCols; ++c) {
@@ -207,8 +216,9 @@ struct AttentionWarp {
                                     {v[i].w[j][3].x, v[i].w[j][3].y, v[i].w[j][3].z, v[i].w[j][3].w}};
 #pragma unroll
           for (int d = 0; d < 4; ++d) {
-            const uint32_t a[4] = {__byte_perm(w[0][d], w[1][d], 0x5410), __byte_perm(w[0][d], w[1][d], 0x7632),
-                                   __byte_perm(w[2][d], w[3][d], 0x5410), __byte_perm(w[2][d], w[3][d], 0x7632)};
+            const uint32_t a[4] = {
+                __byte_perm(w[0][d], w[1][d], 0x5410), __byte_perm(w[0][d], w[1][d], 0x7632),
+                __byte_perm(w[2][d], w[3][d], 0x5410), __byte_perm(w[2][d], w[3][d], 0x7632)};
 #pragma unroll
             for (int n = 0; n < kTerms; ++n) mma_f16(o[c][4 * j + d], a, p[n][0], p[n][1]);
           }

@@ -1,12 +1,13 @@
-// Weights in device memory: where a block lies in each plane of a layout, how many chunks a block has, and the float view.
+// Weights in device memory: where a block lies in each plane of a layout, how many chunks a block has, and
+// the float view.
 #pragma once
 
 #include "apr_device.h"
 
 namespace apr {
 
-// Bytes of one block in plane kPlane: a constant expression (a run-time index into a static constexpr array has no storage
-// on the device).
+// Bytes of one block in plane kPlane: a constant expression (a run-time index into a static constexpr array
+// has no storage on the device).
 template <class Layout, int kPlane>
 APR_DEV uint64_t plane_offset(uint32_t block) {
   constexpr uint32_t kBytes = Layout::kPlaneBytes[kPlane];
@@ -45,7 +46,8 @@ constexpr int block_chunks() {
 
 // The float view of a chunk, whichever kind the codec is: the same bits as dequantize.
 template <class Codec, class Layout>
-APR_DEV void decode_floats(const typename Layout::Raw& raw, int chunk, FloatChunk<Codec::kRuns, Codec::kRun>& out) {
+APR_DEV void decode_floats(const typename Layout::Raw& raw, int chunk,
+                           FloatChunk<Codec::kRuns, Codec::kRun>& out) {
   if constexpr (Codec::kInteger) {
     IntChunk<Codec::kRuns, Codec::kRun> packed;
     Layout::decode(raw, chunk, packed);

@@ -1,6 +1,7 @@
-// One tile of Y = X W^T on tensor cores (mma.sync). X arrives as 16-bit terms (ActHalf) by asynchronous copies; chunks of W
-// are loaded one tile ahead into registers and decoded into shared memory behind the products. With two bf16 terms on each
-// side a product is x0 w0 + x0 w1 + x1 w0: 16 bits of both, what is left out is 2^-16 of the result.
+// One tile of Y = X W^T on tensor cores (mma.sync). X arrives as 16-bit terms (ActHalf) by asynchronous
+// copies; chunks of W are loaded one tile ahead into registers and decoded into shared memory behind the
+// products. With two bf16 terms on each side a product is x0 w0 + x0 w1 + x1 w0: 16 bits of both, what is
+// left out is 2^-16 of the result.
 #pragma once
 
 #include "tile_activation.h"
@@ -8,15 +9,16 @@
 
 namespace apr {
 
-// Smallest power of two so that no chunk of the codec reaches beyond an aligned window of that many columns; a tile of so
-// many columns holds whole chunks.
+// Smallest power of two so that no chunk of the codec reaches beyond an aligned window of that many columns;
+// a tile of so many columns holds whole chunks.
 template <class Codec>
 constexpr int chunk_window() {
   for (int window = 16; window < Codec::kBlock; window *= 2) {
     bool whole = Codec::kBlock % window == 0;
     for (int c = 0; c < block_chunks<Codec>() && whole; ++c)
       for (int r = 0; r < Codec::kRuns; ++r)
-        if (Codec::col(c, r) / window != Codec::col(c, 0) / window || (Codec::col(c, r) + Codec::kRun - 1) / window != Codec::col(c, 0) / window)
+        if (Codec::col(c, r) / window != Codec::col(c, 0) / window ||
+            (Codec::col(c, r) + Codec::kRun - 1) / window != Codec::col(c, 0) / window)
           whole = false;
     // Chunks of one window must be neighbours, so that chunk i of a tile is found by counting.
     const int per_window = window / chunk_columns<Codec>();
@@ -32,7 +34,8 @@ constexpr int widest_window() {
   if constexpr (kIndex == 0) {
     return 16;
   } else {
-    return max_of(widest_window<kIndex - 1>(), chunk_window<typename spec::Segments::template At<kIndex - 1>::type::Codec>());
+    return max_of(widest_window<kIndex - 1>(),
+                  chunk_window<typename spec::Segments::template At<kIndex - 1>::type::Codec>());
   }
 }
 
@@ -62,11 +65,12 @@ constexpr int tiles_of() {
   if constexpr (kSegments == 0) {
     return 0;
   } else {
-    return tiles_of<kBn, kSegments - 1>() + ceil_div(spec::Segments::template At<kSegments - 1>::type::kN, kBn);
+    return tiles_of<kBn, kSegments - 1>() +
+           ceil_div(spec::Segments::template At<kSegments - 1>::type::kN, kBn);
   }
 }
-// CTAs that share a tile, for 512 tokens (four tiles of 128): the number whose rounds over the device take least. Sharing costs
-// an exchange of sums, and clusters do not fill a device to the last multiprocessor.
+// CTAs that share a tile, for 512 tokens (four tiles of 128): the number whose rounds over the device take
+// least. Sharing costs an exchange of sums, and clusters do not fill a device to the last multiprocessor.
 template <int kBn>
 constexpr int gemm_split(int ctas) {
   if (spec::kArch < 90) return 1;
@@ -80,19 +84,23 @@ constexpr int gemm_split(int ctas) {
   return best;
 }
 
-// kSplit CTAs of a cluster share a tile: each has its part of the columns, and in the end each finishes its part of the rows
-// from all the others' sums, in shared memory.
+// kSplit CTAs of a cluster share a tile: each has its part of the columns, and in the end each finishes its
+// part of the rows from all the others' sums, in shared memory.
 template <int kBm, int kBn, int kStages, int kSplit>
 struct Gemm {
   static constexpr int kThreads = 256;
-  static constexpr int kBk = max_of(spec::bk != 0 ? spec::bk : spec::kInput == kInputBf16x2 ? 32 : 64, widest_window<spec::kSegments>());
+  static constexpr int kBk = max_of(spec::bk != 0                  ? spec::bk
+                                    : spec::kInput == kInputBf16x2 ? 32
+                                                                   : 64,
+                                    widest_window<spec::kSegments>());
   static constexpr bool kBf16 = spec::kInput == kInputBf16x2;
   static constexpr int kTermsX = spec::kInput == kInputF16 ? 1 : 2, kTermsW = kBf16 ? 2 : 1;
   static constexpr int kWarpM = kBm / 2, kWarpN = kBn / 4;  // 2 x 4 warps
   static constexpr int kTilesM = kWarpM / 16, kFragsN = kWarpN / 8;
   static constexpr int kBytesX = kBm * kBk * 2, kBytesW = kBn * kBk * 2;  // of one term of one stage
-  static constexpr int kSumStride = kBn + 4;  // floats of a row of sums
-  static constexpr int kShared = max_of(kStages * kTermsX * kBytesX + 2 * kTermsW * kBytesW, kSplit > 1 ? kBm * kSumStride * 4 : 0);
+  static constexpr int kSumStride = kBn + 4;                              // floats of a row of sums
+  static constexpr int kShared =
+      max_of(kStages * kTermsX * kBytesX + 2 * kTermsW * kBytesW, kSplit > 1 ? kBm * kSumStride * 4 : 0);
   static constexpr int kPaddedK = round_up(spec::kK, 64);
   static constexpr int kSteps = ceil_div(spec::kK, kBk);
   static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;
@@ -108,13 +116,14 @@ struct Gemm {
     if constexpr (kIndex == 0) {
       return 0;
     } else {
-      return tiles_before<kIndex - 1>() + ceil_div(kPairs ? 2 * SegmentAt<kIndex - 1>::kN : SegmentAt<kIndex - 1>::kN, kBn);
+      return tiles_before<kIndex - 1>() +
+             ceil_div(kPairs ? 2 * SegmentAt<kIndex - 1>::kN : SegmentAt<kIndex - 1>::kN, kBn);
     }
   }
   static constexpr int kTilesN = tiles_before<kWalks>();
 
-  // The feature that row r of the W tile holds, and from which of a pair of segments: a warp's columns are half gate, half up,
-  // so that one thread has both of a product.
+  // The feature that row r of the W tile holds, and from which of a pair of segments: a warp's columns are
+  // half gate, half up, so that one thread has both of a product.
   static __device__ __forceinline__ int feature(int tile, int r, int& part) {
     if constexpr (kPairs) {
       const int within = r % kWarpN;
@@ -131,7 +140,7 @@ struct Gemm {
     using Layout = typename Segment::Layout;
     static constexpr int kBlocks = ceil_div(spec::kK, Codec::kBlock);  // of a row
     static constexpr int kChunks = kBlocks * block_chunks<Codec>();
-    static constexpr int kRowChunks = kBk / chunk_columns<Codec>();    // of a tile's row
+    static constexpr int kRowChunks = kBk / chunk_columns<Codec>();  // of a tile's row
     static constexpr int kPerThread = ceil_div(kBn * kRowChunks, kThreads);
     typename Layout::Raw raw[kPerThread];
 
@@ -152,7 +161,8 @@ struct Gemm {
         const int n = min(feature(tile, row, part), Segment::kN - 1);
         const int block = c / block_chunks<Codec>();
         const Weight& w = args.w[kSegment + (kPairs ? part : 0)];
-        raw[i] = Layout::load(block_planes<Layout>(w, static_cast<uint32_t>(n) * kBlocks + block), c % block_chunks<Codec>());
+        raw[i] = Layout::load(block_planes<Layout>(w, static_cast<uint32_t>(n) * kBlocks + block),
+                              c % block_chunks<Codec>());
       }
     }
 
@@ -212,21 +222,26 @@ struct Gemm {
     }
 
     template <int kRun>
-    static __device__ __forceinline__ void put(uint8_t* shared, int row, int column, const uint32_t (&v)[kRun / 2]) {
+    static __device__ __forceinline__ void put(uint8_t* shared, int row, int column,
+                                               const uint32_t (&v)[kRun / 2]) {
       if constexpr (kRun % 8 == 0) {
 #pragma unroll
         for (int u = 0; u < kRun / 8; ++u)
-          *reinterpret_cast<U4*>(shared + unit_offset<kBk>(row, column / 8 + u)) = {v[4 * u], v[4 * u + 1], v[4 * u + 2], v[4 * u + 3]};
+          *reinterpret_cast<U4*>(shared + unit_offset<kBk>(row, column / 8 + u)) = {
+              v[4 * u], v[4 * u + 1], v[4 * u + 2], v[4 * u + 3]};
       } else {
 #pragma unroll
         for (int u = 0; u < kRun / 4; ++u)
-          *reinterpret_cast<U2*>(shared + unit_offset<kBk>(row, (column + 4 * u) / 8) + (column + 4 * u) % 8 * 2) = {v[2 * u], v[2 * u + 1]};
+          *reinterpret_cast<U2*>(shared + unit_offset<kBk>(row, (column + 4 * u) / 8) +
+                                 (column + 4 * u) % 8 * 2) = {v[2 * u], v[2 * u + 1]};
       }
     }
   };
 
-  // Asynchronous copies of one stage of X. Rows past the last are copies of the last; columns past the row are zeros.
-  static __device__ __forceinline__ void fetch_x(const LinearArgs& args, int rows, int row0, int step, uint32_t shared) {
+  // Asynchronous copies of one stage of X. Rows past the last are copies of the last; columns past the row
+  // are zeros.
+  static __device__ __forceinline__ void fetch_x(const LinearArgs& args, int rows, int row0, int step,
+                                                 uint32_t shared) {
     constexpr int kUnits = kBm * (kBk / 8);
 #pragma unroll
     for (int i = 0; i < kUnits / kThreads; ++i) {
@@ -249,7 +264,8 @@ struct Gemm {
 
   // One result: v from the tile's column r, and with SwiGLU up from the column of the same feature.
   template <class Segment, int kSegment>
-  static __device__ __forceinline__ void finish(const LinearArgs& args, int tile_n, int row, int r, float v, float up) {
+  static __device__ __forceinline__ void finish(const LinearArgs& args, int tile_n, int row, int r, float v,
+                                                float up) {
     int part;
     const int column = feature(tile_n, r, part);
     if (column >= Segment::kN) return;
@@ -292,10 +308,12 @@ struct Gemm {
       copy_async_wait<kStages - 2>();
       __syncthreads();  // this step's X and W are there, and nobody reads the buffers of the step before
       const int ahead = step + kStages - 1;
-      if (ahead < steps) fetch_x(args, rows, row0, first + ahead, x_at + ahead % kStages * (kTermsX * kBytesX));
+      if (ahead < steps)
+        fetch_x(args, rows, row0, first + ahead, x_at + ahead % kStages * (kTermsX * kBytesX));
       copy_async_commit();
       if (step + 1 < steps) weights.fetch(args, tile_n, first + step + 1);
-      const uint32_t x_stage = x_at + step % kStages * (kTermsX * kBytesX), w_stage = w_at + step % 2 * (kTermsW * kBytesW);
+      const uint32_t x_stage = x_at + step % kStages * (kTermsX * kBytesX),
+                     w_stage = w_at + step % 2 * (kTermsW * kBytesW);
 #pragma unroll
       for (int k = 0; k < kBk / 16; ++k) {
         uint32_t w[kTermsW][kFragsN / 2][4];
@@ -305,14 +323,16 @@ struct Gemm {
           for (int n = 0; n < kFragsN / 2; ++n)
             // Matrices 0, 1: features 0-7, columns 0-7 and 8-15; 2, 3: features 8-15.
             load_matrix4(w[term][n], w_stage + term * kBytesW +
-                                         unit_offset<kBk>(warp_n + 16 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+                                         unit_offset<kBk>(warp_n + 16 * n + lane / 16 * 8 + lane % 8,
+                                                          2 * k + lane / 8 % 2));
 #pragma unroll
         for (int term = 0; term < kTermsX; ++term)
 #pragma unroll
           for (int m = 0; m < kTilesM; ++m) {
             uint32_t x[4];
             // Matrices 0, 1: rows 0-7 and 8-15, columns 0-7; 2, 3: columns 8-15.
-            load_matrix4(x, x_stage + term * kBytesX + unit_offset<kBk>(warp_m + 16 * m + lane % 16, 2 * k + lane / 16));
+            load_matrix4(x, x_stage + term * kBytesX +
+                                unit_offset<kBk>(warp_m + 16 * m + lane % 16, 2 * k + lane / 16));
 #pragma unroll
             for (int n = 0; n < kFragsN; ++n) {
               if constexpr (kBf16) {
@@ -324,7 +344,8 @@ struct Gemm {
             }
           }
       }
-      if (step + 1 < steps) weights.decode(shared_w + (step + 1) % 2 * (kTermsW * kBytesW), first + step + 1, w_scale);
+      if (step + 1 < steps)
+        weights.decode(shared_w + (step + 1) % 2 * (kTermsW * kBytesW), first + step + 1, w_scale);
     }
     pdl_launch();
 
@@ -341,7 +362,8 @@ struct Gemm {
           for (int n = 0; n < kResultFrags; ++n)
 #pragma unroll
             for (int e = 0; e < 2; ++e)
-              finish<Segment, kSegment>(args, tile_n, row, warp_n + 8 * n + lane % 4 * 2 + e, acc[m][n][2 * h + e] * factor,
+              finish<Segment, kSegment>(args, tile_n, row, warp_n + 8 * n + lane % 4 * 2 + e,
+                                        acc[m][n][2 * h + e] * factor,
                                         acc[m][n + kFragsN - kResultFrags][2 * h + e] * factor);
         }
     } else {
@@ -353,8 +375,8 @@ struct Gemm {
         for (int n = 0; n < kFragsN; ++n)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            *reinterpret_cast<float2*>(sums + (warp_m + 16 * m + lane / 4 + 8 * h) * kSumStride + warp_n + 8 * n + lane % 4 * 2) = {
-                acc[m][n][2 * h], acc[m][n][2 * h + 1]};
+            *reinterpret_cast<float2*>(sums + (warp_m + 16 * m + lane / 4 + 8 * h) * kSumStride + warp_n +
+                                       8 * n + lane % 4 * 2) = {acc[m][n][2 * h], acc[m][n][2 * h + 1]};
       cluster_sync();
       constexpr int kRows = kBm / kSplit, kColumns = kPairs ? kBn / 2 : kBn;
       for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {

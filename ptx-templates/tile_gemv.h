@@ -1,107 +1,19 @@
-// The GEMV skeleton, for any codec, layout and number of segments. What differs between the integer and the float view is a
-// View (gemv_int.cu, gemv_float.cu): where activations are read from and how one chunk is multiplied with them.
+// The GEMV skeleton, for any codec, layout and number of segments. What differs between the integer and the
+// float view is a View (gemv_int.cu, gemv_float.cu): where activations are read from and how one chunk is
+// multiplied with them.
 //
-// A group of `lanes` lanes computes `rows` rows at once; a team of `split` warps shares the rows, each with its part of the
-// columns: lane l of part p takes chunks p * lanes + l, then every lanes * split-th. A team's groups together make a task;
-// tasks go round-robin to teams in such an order that neighbouring tasks run on different multiprocessors, so a remainder
-// spreads evenly. Loads run `depth` iterations ahead of the arithmetic, across task borders, and the first ones are issued
-// before the previous kernel's results are waited for: weights depend on nothing.
+// A group of `lanes` lanes computes `rows` rows at once; a team of `split` warps shares the rows, each with
+// its part of the columns: lane l of part p takes chunks p * lanes + l, then every lanes * split-th. A team's
+// groups together make a task; tasks go round-robin to teams in such an order that neighbouring tasks run on
+// different multiprocessors, so a remainder spreads evenly. Loads run `depth` iterations ahead of the
+// arithmetic, across task borders, and the first ones are issued before the previous kernel's results are
+// waited for: weights depend on nothing.
 #pragma once
 
+#include "gemv_choice.h"
 #include "tile_activation.h"
-#include "tile_codec.h"
 
 namespace apr {
-
-// A lane group's geometry for one codec.
-template <class Codec, int kK, int kLanes, int kSplit, int kDepth>
-struct GemvShape {
-  static constexpr int kBlocks = ceil_div(kK, Codec::kBlock);  // of a row
-  static constexpr int kChunks = kBlocks * block_chunks<Codec>();
-  static constexpr int kIters = ceil_div(kChunks, kLanes * kSplit);
-  static constexpr bool kWhole = kChunks % (kLanes * kSplit) == 0;  // no lane idles in the last iteration
-  // From iteration to iteration a lane stays on the same chunk of a block, kStride blocks further: addresses advance by
-  // constants. Otherwise they are computed each time.
-  static constexpr bool kRegular = kLanes * kSplit % block_chunks<Codec>() == 0;
-  static constexpr int kStride = kLanes * kSplit / block_chunks<Codec>();
-  static constexpr int kPaddedIters = round_up(kIters, kDepth);  // so that an iteration's buffer slot is a constant
-  static constexpr int kColumns = round_up(kLanes * kSplit * kIters, block_chunks<Codec>()) / block_chunks<Codec>() * Codec::kBlock;
-};
-
-// Columns that the activations in shared memory cover, over the first kSegments segments.
-template <int kSegments, int kLanes, int kSplit, int kDepth>
-constexpr int gemv_columns() {
-  if constexpr (kSegments == 0) {
-    return 0;
-  } else {
-    using Codec = typename spec::Segments::template At<kSegments - 1>::type::Codec;
-    return max_of(gemv_columns<kSegments - 1, kLanes, kSplit, kDepth>(),
-                  GemvShape<Codec, spec::kK, kLanes, kSplit, kDepth>::kColumns);
-  }
-}
-
-// ---- parameters that were left to the shape (0) --------------------------------------------------------------------------
-
-struct GemvChoice {
-  int lanes, rows, depth, warps, split, ctas;
-};
-
-template <int kSegments>
-constexpr int widest_raw() {  // words that a lane holds of one chunk
-  if constexpr (kSegments == 0) {
-    return 1;
-  } else {
-    return max_of(widest_raw<kSegments - 1>(), ceil_div(sizeof(typename spec::Segments::template At<kSegments - 1>::type::Layout::Raw), 4));
-  }
-}
-template <int kSegments>
-constexpr int results() {
-  if constexpr (kSegments == 0) {
-    return 0;
-  } else {
-    return results<kSegments - 1>() + spec::Segments::template At<kSegments - 1>::type::kN;
-  }
-}
-
-// What measured best on an H200 over the shapes of models from 0.5 to 7 billion weights (docs/benchmarks-kernels.md).
-// prepares: every CTA works on the activations before it can begin.
-constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
-  using Codec = typename spec::Segments::template At<0>::type::Codec;
-  constexpr bool kPair = spec::kEpilogue == kEpilogueSwiglu, kQuantise = kPair && spec::kOutput == kOutputInt8;
-  constexpr int kChunks = ceil_div(spec::kK, Codec::kBlock) * block_chunks<Codec>();
-  constexpr int kResults = kPair ? results<1>() : results<spec::kSegments>();
-  if (c.lanes == 0) {
-    // Fewer lanes where a tenth of them would otherwise idle.
-    c.lanes = 32;
-    for (int l = 16; l >= 4; l /= 2)
-      if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
-  }
-  if (c.rows == 0) c.rows = 2;
-  const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? c.rows / 2 : c.rows));
-  // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
-  const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
-  // Chunks that take many registers, and floats, whose arithmetic is nothing: one large CTA.
-  const bool large = once || !Codec::kInteger || widest_raw<spec::kSegments>() > 8;
-  if (c.warps == 0) c.warps = large ? 16 : 8;
-  if (c.ctas == 0) c.ctas = max_of(1, 16 / c.warps);
-  if (c.split == 0) {
-    // As many warps as a multiprocessor holds, as long as each has work for more than one iteration.
-    c.split = 1;
-    const int slots = spec::kSms * c.ctas * c.warps;
-    while (!kQuantise && c.split < 8 && tasks * c.split * 2 * 10 <= slots * 11 && kChunks * 2 >= c.lanes * c.split * 2 * 3 &&
-           c.warps % (2 * c.split) == 0)
-      c.split *= 2;
-    if (c.split > 1 && c.warps / c.split > 8) c.split = 1;  // barriers are few
-  }
-  if (c.depth == 0) {
-    const int iters = ceil_div(kChunks, c.lanes * c.split), fits = max_of(1, 48 / (c.rows * widest_raw<spec::kSegments>()));
-    c.depth = min_of(min_of(once ? 2 : 4, fits), iters);
-    // Floats leave registers for more, where that divides the iterations.
-    for (int d = 5; d <= 6 && !Codec::kInteger && !once; ++d)
-      if (d <= fits && iters % d == 0 && iters % c.depth != 0) c.depth = d;
-  }
-  return c;
-}
 
 // A barrier among some warps of the CTA.
 template <int kThreads>
@@ -121,20 +33,26 @@ APR_DEV void sync_some(int id) {
 template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit, int kCtas, int kAhead>
 struct Gemv {
   static constexpr int kTokens = View::kTokens;
-  static constexpr bool kPairs = spec::kEpilogue == kEpilogueSwiglu;  // a task's rows alternate between gate and up
+  static constexpr bool kPairs =
+      spec::kEpilogue == kEpilogueSwiglu;  // a task's rows alternate between gate and up
   static constexpr bool kQuantise = kPairs && spec::kOutput == kOutputInt8;
   static constexpr int kGroups = kWarp / kLanes, kTeams = kWarps / kSplit;
   static constexpr int kOut = kPairs ? kRows / 2 : kRows;  // results of a lane group
   static constexpr int kTaskOut = kGroups * kOut;          // of a task
-  static_assert(kWarps % kSplit == 0 && (kSplit == 1 || kTeams <= 8), "teams are whole, and barriers are few");
+  static_assert(kWarps % kSplit == 0 && (kSplit == 1 || kTeams <= 8),
+                "teams are whole, and barriers are few");
   static_assert(kOut <= kLanes, "a lane writes one row");
-  static_assert(!kPairs || kRows % 2 == 0, "SwiGLU computes a gate row and an up row together: rows must be even");
+  static_assert(!kPairs || kRows % 2 == 0,
+                "SwiGLU computes a gate row and an up row together: rows must be even");
 
-  // With quantised output a block of kActBlock results is made by kBlockTeams teams of one CTA in kPasses passes.
+  // With quantised output a block of kActBlock results is made by kBlockTeams teams of one CTA in kPasses
+  // passes.
   static constexpr int kBlockTasks = kQuantise ? kActBlock / kTaskOut : 1;
   static constexpr int kBlockTeams = kQuantise ? min_of(kBlockTasks, kTeams) : 1;
-  static constexpr int kPasses = kBlockTasks / kBlockTeams, kBlocksAtOnce = kQuantise ? kTeams / kBlockTeams : 1;
-  static_assert(!kQuantise || (kActBlock % kTaskOut == 0 && kBlockTasks % kBlockTeams == 0 && kTeams % kBlockTeams == 0 && kBlocksAtOnce <= 7),
+  static constexpr int kPasses = kBlockTasks / kBlockTeams,
+                       kBlocksAtOnce = kQuantise ? kTeams / kBlockTeams : 1;
+  static_assert(!kQuantise || (kActBlock % kTaskOut == 0 && kBlockTasks % kBlockTeams == 0 &&
+                               kTeams % kBlockTeams == 0 && kBlocksAtOnce <= 7),
                 "tasks and teams must fit blocks of 16 results");
 
   template <class Segment>
@@ -152,7 +70,9 @@ struct Gemv {
   // Task number i of this team in a segment that the team begins with task `first`.
   static __device__ __forceinline__ int task_at(int first, int i) {
     if constexpr (kQuantise) {
-      const int block = (i / kPasses * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)) * kBlocksAtOnce + team() / kBlockTeams;
+      const int block =
+          (i / kPasses * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)) * kBlocksAtOnce +
+          team() / kBlockTeams;
       return block * kBlockTasks + i % kPasses * kBlockTeams + team() % kBlockTeams;
     }
     return first + i * static_cast<int>(gridDim.x) * kTeams;
@@ -173,16 +93,18 @@ struct Gemv {
       if constexpr (Segment::kN % kTaskOut != 0 || kQuantise) row = min(row, Segment::kN - 1);
       const int chunk = S::kWhole ? first_chunk() : min(first_chunk(), S::kChunks - 1);
       const int block = S::kRegular ? chunk / block_chunks<typename Segment::Codec>() : 0;
-      rows.at[r] = block_planes<typename Segment::Layout>(args.w[kSegment + (kPairs ? r % 2 : 0)], row * S::kBlocks + block);
+      rows.at[r] = block_planes<typename Segment::Layout>(args.w[kSegment + (kPairs ? r % 2 : 0)],
+                                                          row * S::kBlocks + block);
     }
   }
 
   static __device__ __forceinline__ int first_chunk() { return part() * kLanes + lane(); }
 
-  // Iteration base + iter of one lane group: the loads alone. iter is a constant, so that it becomes part of the loads'
-  // immediate offsets.
+  // Iteration base + iter of one lane group: the loads alone. iter is a constant, so that it becomes part of
+  // the loads' immediate offsets.
   template <class Segment>
-  static __device__ __forceinline__ void fetch(const Rows<Segment>& rows, int base, int iter, typename Segment::Layout::Raw (&raw)[kRows]) {
+  static __device__ __forceinline__ void fetch(const Rows<Segment>& rows, int base, int iter,
+                                               typename Segment::Layout::Raw (&raw)[kRows]) {
     using Codec = typename Segment::Codec;
     using Layout = typename Segment::Layout;
     using S = Shape<Segment>;
@@ -191,21 +113,25 @@ struct Gemv {
       uint32_t blocks = (base + iter) * S::kStride;
       if constexpr (!S::kWhole) {
         // A lane without a chunk reads its row's first one again; its activations are zeros.
-        if (base + iter == S::kIters - 1 && first_chunk() + kLanes * kSplit * (S::kIters - 1) >= S::kChunks) blocks = 0;
+        if (base + iter == S::kIters - 1 && first_chunk() + kLanes * kSplit * (S::kIters - 1) >= S::kChunks)
+          blocks = 0;
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) raw[r] = Layout::load(advance<Layout>(rows.at[r], blocks), first_chunk() % kPerBlock);
+      for (int r = 0; r < kRows; ++r)
+        raw[r] = Layout::load(advance<Layout>(rows.at[r], blocks), first_chunk() % kPerBlock);
     } else {
       int c = first_chunk() + kLanes * kSplit * (base + iter);
       if constexpr (!S::kWhole) c = min(c, S::kChunks - 1);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) raw[r] = Layout::load(advance<Layout>(rows.at[r], c / kPerBlock), c % kPerBlock);
+      for (int r = 0; r < kRows; ++r)
+        raw[r] = Layout::load(advance<Layout>(rows.at[r], c / kPerBlock), c % kPerBlock);
     }
   }
 
   // The first kDepth iterations of a task into the ring.
   template <class Segment, int kSegment>
-  static __device__ __forceinline__ void fill(const LinearArgs& args, int task, typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
+  static __device__ __forceinline__ void fill(const LinearArgs& args, int task,
+                                              typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
     Rows<Segment> rows;
     find<Segment, kSegment>(args, task, rows);
 #pragma unroll
@@ -213,10 +139,13 @@ struct Gemv {
       if (d < Shape<Segment>::kIters) fetch<Segment>(rows, 0, d, ring[d]);
   }
 
-  // One iteration's arithmetic. The slot is free once decoded: `refill` issues its next loads before the products.
+  // One iteration's arithmetic. The slot is free once decoded: `refill` issues its next loads before the
+  // products.
   template <class Segment, typename Columns, typename Refill>
-  static __device__ __forceinline__ void consume(const View& view, const Columns& columns, const typename Segment::Layout::Raw (&raw)[kRows],
-                                                 int base, int iter, float (&acc)[kRows][kTokens], const Refill& refill) {
+  static __device__ __forceinline__ void consume(const View& view, const Columns& columns,
+                                                 const typename Segment::Layout::Raw (&raw)[kRows], int base,
+                                                 int iter, float (&acc)[kRows][kTokens],
+                                                 const Refill& refill) {
     using Codec = typename Segment::Codec;
     using S = Shape<Segment>;
     const int c = first_chunk() + kLanes * kSplit * (base + iter);
@@ -230,12 +159,14 @@ struct Gemv {
 
   // All tasks of this team from `first` on; the ring holds the first iterations of the first one.
   template <class Segment, int kSegment>
-  static __device__ __forceinline__ void tasks_of_team(const View& view, const LinearArgs& args, int token0, int first,
+  static __device__ __forceinline__ void tasks_of_team(const View& view, const LinearArgs& args, int token0,
+                                                       int first,
                                                        typename Segment::Layout::Raw (&ring)[kDepth][kRows]) {
     using S = Shape<Segment>;
     constexpr int kTasks = tasks<Segment>();
     // Two buffers each, so that one barrier per use is enough.
-    __shared__ float parts[2][kSplit > 1 ? kTeams : 1][kSplit > 1 ? kSplit - 1 : 1][kTaskOut][kTokens][kPairs ? 2 : 1];
+    __shared__ float parts[2][kSplit > 1 ? kTeams : 1][kSplit > 1 ? kSplit - 1 : 1][kTaskOut][kTokens]
+                          [kPairs ? 2 : 1];
     __shared__ float results[2][kBlocksAtOnce][kQuantise ? kTokens : 1][kActBlock];
     int task = first;
     typename View::template Columns<typename Segment::Codec, S> columns;
@@ -254,7 +185,8 @@ struct Gemv {
         if constexpr (spec::kEpilogue == kEpilogueResidual) {
 #pragma unroll
           for (int t = 0; t < kTokens; ++t)
-            if (token0 + t < spec::kM) residual[t] = args.residual[(token0 + t) * args.y_stride[kSegment] + out_row];
+            if (token0 + t < spec::kM)
+              residual[t] = args.residual[(token0 + t) * args.y_stride[kSegment] + out_row];
         }
       }
       float acc[kRows][kTokens] = {};
@@ -263,7 +195,8 @@ struct Gemv {
 #pragma unroll
         for (int d = 0; d < kDepth; ++d) {
           consume<Segment>(view, columns, ring[d], k, d, acc, [&] {
-            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters) fetch<Segment>(rows, k, kDepth + d, ring[d]);
+            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters)
+              fetch<Segment>(rows, k, kDepth + d, ring[d]);
           });
         }
       }
@@ -295,7 +228,8 @@ struct Gemv {
 #pragma unroll
           for (int t = 0; t < kTokens; ++t)
 #pragma unroll
-            for (int e = 0; e < (kPairs ? 2 : 1); ++e) parts[buffer][team()][part() - 1][slot][t][e] = sum[t][e];
+            for (int e = 0; e < (kPairs ? 2 : 1); ++e)
+              parts[buffer][team()][part() - 1][slot][t][e] = sum[t][e];
         }
         sync_some<kWarp * kSplit>(1 + team());
         if (part() == 0 && lane() < kOut) {
@@ -312,9 +246,11 @@ struct Gemv {
         float v = sum[t][0] * view.factor(t) + bias;
         if constexpr (kPairs) v = silu(v) * (sum[t][1] * view.factor(t) + bias_up);
         if constexpr (kQuantise) {
-          if (lane() < kOut && part() == 0) results[i / kPasses % 2][team() / kBlockTeams][t][out_row % kActBlock] = writes ? v : 0.0f;
+          if (lane() < kOut && part() == 0)
+            results[i / kPasses % 2][team() / kBlockTeams][t][out_row % kActBlock] = writes ? v : 0.0f;
         } else {
-          if (writes && token0 + t < spec::kM) args.y[kSegment][(token0 + t) * args.y_stride[kSegment] + out_row] = v + residual[t];
+          if (writes && token0 + t < spec::kM)
+            args.y[kSegment][(token0 + t) * args.y_stride[kSegment] + out_row] = v + residual[t];
         }
       }
       if constexpr (kQuantise) {
@@ -325,8 +261,11 @@ struct Gemv {
 #pragma unroll
             for (int t = 0; t < kTokens; ++t)
               if (token0 + t < spec::kM)
-                write_blocks(results[i / kPasses % 2][team() / kBlockTeams][t][threadIdx.x % kActBlock], args.yq,
-                             static_cast<uint64_t>(token0 + t) * (round_up(Segment::kN, 32) / kActBlock) + task * kTaskOut / kActBlock, false);
+                write_blocks(results[i / kPasses % 2][team() / kBlockTeams][t][threadIdx.x % kActBlock],
+                             args.yq,
+                             static_cast<uint64_t>(token0 + t) * (round_up(Segment::kN, 32) / kActBlock) +
+                                 task * kTaskOut / kActBlock,
+                             false);
           }
         }
       }
@@ -356,10 +295,12 @@ struct Gemv {
     if constexpr (kIndex == 0) {
       return 1;
     } else {
-      return max_of(ring_words<kIndex - 1>(), ceil_div(sizeof(typename SegmentAt<kIndex - 1>::Layout::Raw), 4));
+      return max_of(ring_words<kIndex - 1>(),
+                    ceil_div(sizeof(typename SegmentAt<kIndex - 1>::Layout::Raw), 4));
     }
   }
-  // The ring as words, whichever segment the warp begins with: the first loads are in flight across the prologue.
+  // The ring as words, whichever segment the warp begins with: the first loads are in flight across the
+  // prologue.
   struct Ring {
     uint32_t w[kDepth][kRows][ring_words<kWalks>()];
   };
@@ -378,32 +319,38 @@ struct Gemv {
       for (int r = 0; r < kRows; ++r) memcpy(&ring[d][r], words.w[d][r], sizeof(Raw));
   }
 
-  // A team's first task in segment kIndex: tasks are numbered through all segments and dealt to teams in turn.
+  // A team's first task in segment kIndex: tasks are numbered through all segments and dealt to teams in
+  // turn.
   template <int kIndex>
   static __device__ __forceinline__ int first_task() {
     if constexpr (kQuantise) return task_at(0, 0);
-    const int teams = static_cast<int>(gridDim.x) * kTeams, mine = team() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+    const int teams = static_cast<int>(gridDim.x) * kTeams,
+              mine = team() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
     const int t = (mine - tasks_before<kIndex>()) % teams;
     return t < 0 ? t + teams : t;
   }
 
-  // Asks the L2 for what follows the loads in flight, kAhead KiB for each multiprocessor: memory stays busy while the previous
-  // kernel ends and this one prepares its activations. A lane for each row of each plane.
+  // Asks the L2 for what follows the loads in flight, kAhead KiB for each multiprocessor: memory stays busy
+  // while the previous kernel ends and this one prepares its activations. A lane for each row of each plane.
   template <class Segment, int kSegment>
   static __device__ __forceinline__ void ask(const LinearArgs& args, int task) {
     using Layout = typename Segment::Layout;
     using S = Shape<Segment>;
     constexpr int kMatrices = kPairs ? 2 : 1, kPlanes = Layout::kPlanes;
-    constexpr int kRoom = kAhead * 1024 / (kTeams * kCtas * kTaskOut * kMatrices);                  // bytes of a row
-    constexpr int kWanted = max_of(0, min_of(S::kIters - kDepth, kRoom / max_of(1, S::kStride * Segment::Codec::kBytes)));  // iterations
+    constexpr int kRoom = kAhead * 1024 / (kTeams * kCtas * kTaskOut * kMatrices);  // bytes of a row
+    constexpr int kWanted = max_of(
+        0, min_of(S::kIters - kDepth, kRoom / max_of(1, S::kStride * Segment::Codec::kBytes)));  // iterations
     if constexpr (S::kRegular && kWanted > 0) {
-      constexpr uint32_t kFrom = kDepth * S::kStride, kBlocks = min_of(kWanted * S::kStride, S::kBlocks - kDepth * S::kStride);
+      constexpr uint32_t kFrom = kDepth * S::kStride,
+                         kBlocks = min_of(kWanted * S::kStride, S::kBlocks - kDepth * S::kStride);
       if (part() != 0) return;
       for (int item = threadIdx.x % kWarp; item < kTaskOut * kMatrices * kPlanes; item += kWarp) {
-        const int plane = item % kPlanes, matrix = item / kPlanes % kMatrices, row = task * kTaskOut + item / (kPlanes * kMatrices);
+        const int plane = item % kPlanes, matrix = item / kPlanes % kMatrices,
+                  row = task * kTaskOut + item / (kPlanes * kMatrices);
         if (row >= Segment::kN) continue;
         const Weight& w = args.w[kSegment + (kPairs ? matrix : 0)];
-        const Planes<kPlanes> from = block_planes<Layout>(w, static_cast<uint32_t>(row) * S::kBlocks + kFrom), to = advance<Layout>(from, kBlocks);
+        const Planes<kPlanes> from = block_planes<Layout>(w, static_cast<uint32_t>(row) * S::kBlocks + kFrom),
+                              to = advance<Layout>(from, kBlocks);
 #pragma unroll
         for (int p = 0; p < kPlanes; ++p)
           if (p == plane) prefetch_l2(from.p[p], static_cast<uint32_t>(to.p[p] - from.p[p]));
@@ -429,7 +376,8 @@ struct Gemv {
   }
 
   template <int kIndex>
-  static __device__ __forceinline__ void walk(const View& view, const LinearArgs& args, int token0, int prefetched, const Ring& words) {
+  static __device__ __forceinline__ void walk(const View& view, const LinearArgs& args, int token0,
+                                              int prefetched, const Ring& words) {
     if constexpr (kIndex < kWalks) {
       using Segment = SegmentAt<kIndex>;
       const int task = first_task<kIndex>();
@@ -461,7 +409,8 @@ struct Gemv {
 
   // One wave of at most kCtas CTAs a multiprocessor, no larger than the work.
   static constexpr int grid() {
-    return min_of(spec::kSms * kCtas, kQuantise ? ceil_div(kTotalTasks, kBlockTasks * kBlocksAtOnce) : ceil_div(kTotalTasks, kTeams));
+    return min_of(spec::kSms * kCtas, kQuantise ? ceil_div(kTotalTasks, kBlockTasks * kBlocksAtOnce)
+                                                : ceil_div(kTotalTasks, kTeams));
   }
 };
 

@@ -1,19 +1,22 @@
-// One head of q, k or v on its way to attention: RMS norm over the head, rotary embedding. A warp works on one head.
+// One head of q, k or v on its way to attention: RMS norm over the head, rotary embedding. A warp works on
+// one head.
 #pragma once
 
 #include "apr_device.h"
 
 namespace apr {
 
-// Cosine and sine of position * inv_freq. The product's float rounding would be up to 1e-3 radians at long contexts, so it
-// is reduced to a fraction of a turn in double.
+// Cosine and sine of position * inv_freq. The product's float rounding would be up to 1e-3 radians at long
+// contexts, so it is reduced to a fraction of a turn in double.
 APR_DEV void rope_angle(int position, float inv_freq, float& sine, float& cosine) {
-  const double half_turns = static_cast<double>(position) * static_cast<double>(inv_freq) * 0.318309886183790671538;
+  const double half_turns =
+      static_cast<double>(position) * static_cast<double>(inv_freq) * 0.318309886183790671538;
   const float reduced = static_cast<float>(half_turns - 2.0 * rint(0.5 * half_turns));
   sincospif(reduced, &sine, &cosine);
 }
 
-// The angles of one position, as a warp needs them: pair i is lane i % 32's. They depend on no other kernel of the step.
+// The angles of one position, as a warp needs them: pair i is lane i % 32's. They depend on no other kernel
+// of the step.
 template <int kKind, int kRotated>
 struct RopeAngles {
   static constexpr int kTurned = kKind == kRopeNone ? 0 : kRotated;
@@ -28,10 +31,11 @@ struct RopeAngles {
   }
 };
 
-// x[kDim] -> put(dim, value). kNorm: x * rsqrt(mean(x^2) + eps) * weight before the rotation. The first kRotated dims rotate.
+// x[kDim] -> put(dim, value). kNorm: x * rsqrt(mean(x^2) + eps) * weight before the rotation. The first
+// kRotated dims rotate.
 template <int kDim, bool kNorm, int kKind, int kRotated, typename Put>
-APR_DEV void prepare_head(const float* x, const float* weight, float eps, const RopeAngles<kKind, kRotated>& angles,
-                          float rope_scale, const Put& put) {
+APR_DEV void prepare_head(const float* x, const float* weight, float eps,
+                          const RopeAngles<kKind, kRotated>& angles, float rope_scale, const Put& put) {
   const int lane = threadIdx.x % kWarp;
   float factor = 1.0f;
   if constexpr (kNorm) {
@@ -46,7 +50,8 @@ APR_DEV void prepare_head(const float* x, const float* weight, float eps, const 
   for (int n = 0; n < ceil_div(kTurned / 2, kWarp); ++n) {
     const int i = lane + n * kWarp;
     if (i >= kTurned / 2) break;
-    const int d0 = kKind == kRopeAdjacent ? 2 * i : i, d1 = kKind == kRopeAdjacent ? 2 * i + 1 : i + kTurned / 2;
+    const int d0 = kKind == kRopeAdjacent ? 2 * i : i,
+              d1 = kKind == kRopeAdjacent ? 2 * i + 1 : i + kTurned / 2;
     const float a = value(d0), b = value(d1), s = angles.sine[n], c = angles.cosine[n];
     put(d0, (a * c - b * s) * rope_scale);
     put(d1, (a * s + b * c) * rope_scale);

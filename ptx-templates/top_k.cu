@@ -20,7 +20,8 @@ constexpr int power_of_two(int n) {
   return p;
 }
 constexpr int kSort = power_of_two(kTopK);
-static_assert(kTopK <= 1024 && kTopK <= kN, "top_k sorts in one CTA: at most 1024, and no more than there are");
+static_assert(kTopK <= 1024 && kTopK <= kN,
+              "top_k sorts in one CTA: at most 1024, and no more than there are");
 struct Shared {
   int histogram[kBins];
   unsigned long long keys[kSort];
@@ -28,7 +29,8 @@ struct Shared {
 };
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(1, 1, 1, apr::spec::kThreads, sizeof(apr::spec::Shared), 1, apr::kLaunchPdl, 1, 0);
+APR_LAUNCH =
+    apr::launch_shape(1, 1, 1, apr::spec::kThreads, sizeof(apr::spec::Shared), 1, apr::kLaunchPdl, 1, 0);
 
 namespace apr {
 APR_DEV uint32_t value_order(float v) {

@@ -1,0 +1,106 @@
+// A GEMV's geometry: how chunks of a row fall to lanes, and the parameters that a profile left open, from the
+// shape.
+#pragma once
+
+#include "tile_codec.h"
+
+namespace apr {
+
+// A lane group's geometry for one codec.
+template <class Codec, int kK, int kLanes, int kSplit, int kDepth>
+struct GemvShape {
+  static constexpr int kBlocks = ceil_div(kK, Codec::kBlock);  // of a row
+  static constexpr int kChunks = kBlocks * block_chunks<Codec>();
+  static constexpr int kIters = ceil_div(kChunks, kLanes* kSplit);
+  static constexpr bool kWhole = kChunks % (kLanes * kSplit) == 0;  // no lane idles in the last iteration
+  // From iteration to iteration a lane stays on the same chunk of a block, kStride blocks further: addresses
+  // advance by constants. Otherwise they are computed each time.
+  static constexpr bool kRegular = kLanes * kSplit % block_chunks<Codec>() == 0;
+  static constexpr int kStride = kLanes * kSplit / block_chunks<Codec>();
+  static constexpr int kPaddedIters =
+      round_up(kIters, kDepth);  // so that an iteration's buffer slot is a constant
+  static constexpr int kColumns =
+      round_up(kLanes * kSplit * kIters, block_chunks<Codec>()) / block_chunks<Codec>() * Codec::kBlock;
+};
+
+// Columns that the activations in shared memory cover, over the first kSegments segments.
+template <int kSegments, int kLanes, int kSplit, int kDepth>
+constexpr int gemv_columns() {
+  if constexpr (kSegments == 0) {
+    return 0;
+  } else {
+    using Codec = typename spec::Segments::template At<kSegments - 1>::type::Codec;
+    return max_of(gemv_columns<kSegments - 1, kLanes, kSplit, kDepth>(),
+                  GemvShape<Codec, spec::kK, kLanes, kSplit, kDepth>::kColumns);
+  }
+}
+
+// ---- parameters that were left to the shape (0)
+// --------------------------------------------------------------------------
+
+struct GemvChoice {
+  int lanes, rows, depth, warps, split, ctas;
+};
+
+template <int kSegments>
+constexpr int widest_raw() {  // words that a lane holds of one chunk
+  if constexpr (kSegments == 0) {
+    return 1;
+  } else {
+    return max_of(
+        widest_raw<kSegments - 1>(),
+        ceil_div(sizeof(typename spec::Segments::template At<kSegments - 1>::type::Layout::Raw), 4));
+  }
+}
+template <int kSegments>
+constexpr int results() {
+  if constexpr (kSegments == 0) {
+    return 0;
+  } else {
+    return results<kSegments - 1>() + spec::Segments::template At<kSegments - 1>::type::kN;
+  }
+}
+
+// What measured best on an H200 over the shapes of models from 0.5 to 7 billion weights
+// (docs/benchmarks-kernels.md). prepares: every CTA works on the activations before it can begin.
+constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
+  using Codec = typename spec::Segments::template At<0>::type::Codec;
+  constexpr bool kPair = spec::kEpilogue == kEpilogueSwiglu,
+                 kQuantise = kPair && spec::kOutput == kOutputInt8;
+  constexpr int kChunks = ceil_div(spec::kK, Codec::kBlock) * block_chunks<Codec>();
+  constexpr int kResults = kPair ? results<1>() : results<spec::kSegments>();
+  if (c.lanes == 0) {
+    // Fewer lanes where a tenth of them would otherwise idle.
+    c.lanes = 32;
+    for (int l = 16; l >= 4; l /= 2)
+      if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
+  }
+  if (c.rows == 0) c.rows = 2;
+  const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? c.rows / 2 : c.rows));
+  // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
+  const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
+  // Chunks that take many registers, and floats, whose arithmetic is nothing: one large CTA.
+  const bool large = once || !Codec::kInteger || widest_raw<spec::kSegments>() > 8;
+  if (c.warps == 0) c.warps = large ? 16 : 8;
+  if (c.ctas == 0) c.ctas = max_of(1, 16 / c.warps);
+  if (c.split == 0) {
+    // As many warps as a multiprocessor holds, as long as each has work for more than one iteration.
+    c.split = 1;
+    const int slots = spec::kSms * c.ctas * c.warps;
+    while (!kQuantise && c.split < 8 && tasks * c.split * 2 * 10 <= slots * 11 &&
+           kChunks * 2 >= c.lanes * c.split * 2 * 3 && c.warps % (2 * c.split) == 0)
+      c.split *= 2;
+    if (c.split > 1 && c.warps / c.split > 8) c.split = 1;  // barriers are few
+  }
+  if (c.depth == 0) {
+    const int iters = ceil_div(kChunks, c.lanes * c.split),
+              fits = max_of(1, 48 / (c.rows * widest_raw<spec::kSegments>()));
+    c.depth = min_of(min_of(once ? 2 : 4, fits), iters);
+    // Floats leave registers for more, where that divides the iterations.
+    for (int d = 5; d <= 6 && !Codec::kInteger && !once; ++d)
+      if (d <= fits && iters % d == 0 && iters % c.depth != 0) c.depth = d;
+  }
+  return c;
+}
+
+}  // namespace apr
