@@ -39,7 +39,6 @@ std::string StopStrings::push(std::string_view text) {
       stop.matched = advance(stop.text, stop.fallback, stop.matched, byte);
       if (stop.matched < stop.text.size()) continue;
       if (found_ == kNone || stop.text.size() > stops_[found_].text.size()) found_ = i;
-      stop.matched = stop.fallback[stop.text.size()];
     }
     if (found_ != kNone) {
       out.resize(out.size() - stops_[found_].text.size());
