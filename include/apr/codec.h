@@ -217,8 +217,9 @@ APR_FN uint32_t pick_bytes(uint32_t a, uint32_t b, uint32_t selector) {
 #endif
 }
 
-// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16 bytes.
-APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
+// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16 bytes. Eight byte
+// permutations on a device; the host has no such instruction and indexes.
+APR_FN void lookup_by_picks(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
   const uint32_t index = v & 0x77777777u, upper = (v & 0x88888888u) >> 1;
   uint32_t half[2];  // the nibbles in order: bytes 0-1 of v, then bytes 2-3
   for (int h = 0; h < 2; ++h) {
@@ -228,6 +229,19 @@ APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t&
   }
   low = pick_bytes(half[0], half[1], 0x6420u);
   high = pick_bytes(half[0], half[1], 0x7531u);
+}
+APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
+#if defined(__CUDA_ARCH__)
+  lookup_by_picks(v, table, low, high);
+#else
+  uint8_t bytes[16];
+  __builtin_memcpy(bytes, &table, 16);
+  low = high = 0;
+  for (int j = 0; j < 4; ++j) {
+    low |= static_cast<uint32_t>(bytes[(v >> (8 * j)) & 15u]) << (8 * j);
+    high |= static_cast<uint32_t>(bytes[(v >> (8 * j + 4)) & 15u]) << (8 * j);
+  }
+#endif
 }
 
 // Byte j of a packed quad, sign-extended.

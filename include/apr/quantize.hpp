@@ -75,12 +75,16 @@ inline float clamp(float f, float lo, float hi) {
   return f > hi ? hi : f;
 }
 
+// 1 / scale; 0 for 0. A scale among the least subnormals has no finite inverse: then every column is at an end of the range.
+inline float inverse_of(float scale) {
+  const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+  return std::isfinite(inverse) ? inverse : std::copysign(3.0e38f, scale);
+}
+
 // Rounds x to scale * q + offset with q in lo..hi; the weighted squared error.
 template <int kN>
 float round_to(const float* x, const float* weight, float scale, float offset, float lo, float hi, float* q) {
-  const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-  // A scale among the least subnormals has no finite inverse: then every column is at an end of the range.
-  const float factor = std::isfinite(inverse) ? inverse : std::copysign(3.0e38f, scale);
+  const float factor = inverse_of(scale);
   const Float8 least = lo - Float8{}, most = hi - Float8{};
   Float8 error = {};
   for (int i = 0; i < kN; i += 8) {
@@ -118,9 +122,43 @@ Scale solve_scale(const float* x, const float* weight, const float* q) {
   return b > 0.0f ? Scale{a / b, a / b * a} : Scale{0.0f, 0.0f};
 }
 
-// x ~ scale * q, q in lo..hi (lo < 0 < hi).
-template <int kN>
-float scale_only(const float* x, const float* weight, float lo, float hi) {
+// What q may be where there is no offset: the integers lo..hi, or a table.
+struct Integers {
+  float lo, hi;
+  template <int kN>
+  float round(const float* x, const float* weight, float scale, float* q) const {
+    return round_to<kN>(x, weight, scale, 0.0f, lo, hi, q);
+  }
+};
+template <int kSize>
+struct Table {
+  float value[kSize];  // ascending
+  float lo = value[0], hi = value[kSize - 1];
+  template <int kN>
+  float round(const float* x, const float* weight, float scale, float* q) const {
+    const float factor = inverse_of(scale);
+    Float8 error = {};
+    for (int i = 0; i < kN; i += 8) {
+      Float8 v, w;
+      load8(x + i, v);
+      load8(weight + i, w);
+      const Float8 wanted = v * factor;
+      Float8 nearest = value[0] - Float8{};
+      for (int t = 1; t < kSize; ++t) {
+        const Float8 next = value[t] - Float8{}, middle = 0.5f * (value[t - 1] + value[t]) - Float8{};
+        nearest = wanted > middle ? next : nearest;
+      }
+      store8(q + i, nearest);
+      const Float8 miss = v - nearest * scale;
+      error += w * miss * miss;
+    }
+    return total(error);
+  }
+};
+
+// x ~ scale * q, q of the grid, which reaches below and above zero.
+template <int kN, class Grid>
+float scale_only(const float* x, const float* weight, const Grid& grid) {
   float peak = 0.0f;
   for (int i = 0; i < kN; ++i)
     if (std::fabs(x[i]) > std::fabs(peak)) peak = x[i];
@@ -129,16 +167,16 @@ float scale_only(const float* x, const float* weight, float lo, float hi) {
   Scale best{0.0f, -1.0f};
   // The largest weight may be the most negative integer or the most positive one; either way the scale that spreads it a
   // little beyond or short of the end can serve the others better.
-  for (const float end : {lo, hi}) {
+  for (const float end : {grid.lo, grid.hi}) {
     for (int step = -8; step <= 8; ++step) {
       const float trial = peak / (end + 0.1f * static_cast<float>(step));
-      round_to<kN>(x, weight, trial, 0.0f, lo, hi, q);
+      grid.template round<kN>(x, weight, trial, q);
       const Scale solved = solve_scale<kN>(x, weight, q);
       if (solved.gain > best.gain) best = solved;
     }
   }
   for (int i = 0; i < 4; ++i) {
-    round_to<kN>(x, weight, best.scale, 0.0f, lo, hi, q);
+    grid.template round<kN>(x, weight, best.scale, q);
     const Scale solved = solve_scale<kN>(x, weight, q);
     if (!(solved.gain > best.gain)) break;
     best = solved;
@@ -234,13 +272,13 @@ struct ScaledSuperblock {
   float error;
 };
 
-// x ~ (d * scale[s]) * q; scale in scale_lo..scale_hi, q in lo..hi.
-template <int kSubs, int kN>
-ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weight, float scale_lo, float scale_hi, float lo,
-                                              float hi) {
+// x ~ (d * scale[s]) * q; scale in scale_lo..scale_hi, q of the grid.
+template <int kSubs, int kN, class Grid>
+ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weight, float scale_lo, float scale_hi,
+                                              const Grid& grid) {
   float wanted[kSubs], peak = 0.0f;
   for (int s = 0; s < kSubs; ++s) {
-    wanted[s] = scale_only<kN>(x + s * kN, weight + s * kN, lo, hi);
+    wanted[s] = scale_only<kN>(x + s * kN, weight + s * kN, grid);
     if (std::fabs(wanted[s]) > std::fabs(peak)) peak = wanted[s];
   }
   ScaledSuperblock<kSubs, kN> best{};
@@ -258,7 +296,7 @@ ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weigh
         for (const float candidate : {middle, middle - 1.0f, middle + 1.0f}) {
           if (candidate < scale_lo || candidate > scale_hi) continue;
           float q[kN];
-          const float error = round_to<kN>(xs, ws, trial.d * candidate, 0.0f, lo, hi, q);
+          const float error = grid.template round<kN>(xs, ws, trial.d * candidate, q);
           if (!(error < least)) continue;
           least = error;
           trial.scale[s] = candidate;

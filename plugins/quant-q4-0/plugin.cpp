@@ -42,7 +42,7 @@ uint32_t pack_nibbles(const float* q, int bias, uint8_t* qs) {
 
 // d to the block's first bytes, and the integers that are nearest under the d that was stored.
 void round_scaled(const float* x, const float* weight, float lo, float hi, uint8_t* block, float* q) {
-  const float d = apr::round_to_half(apr::fit::scale_only<32>(x, weight, lo, hi));
+  const float d = apr::round_to_half(apr::fit::scale_only<32>(x, weight, apr::fit::Integers{lo, hi}));
   apr::fit::round_to<32>(x, weight, d, 0.0f, lo, hi, q);
   apr::store_half(block, d);
 }

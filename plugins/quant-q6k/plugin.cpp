@@ -28,7 +28,7 @@ struct Q6K {
 #endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const auto fit = apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, -32.0f, 31.0f);
+    const auto fit = apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-32.0f, 31.0f});
     std::memset(block, 0, 192);
     for (int column = 0; column < 256; ++column) {
       const int h = column / 128, l = column % 128;

@@ -1,12 +1,15 @@
 // The codecs as the host compiles them, against the libraries' dequantize: every column once, every layout the same bits.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <ios>
 
 #include "formats_under_test.h"
 #include "plugins/quant-f16/bf16.h"
 #include "plugins/quant-f16/f16.h"
 #include "plugins/quant-f32/codec.h"
+#include "plugins/quant-low-k/q2_k.h"
+#include "plugins/quant-low-k/q3_k.h"
 #include "plugins/quant-q4-0/q4_0.h"
 #include "plugins/quant-q4-0/q4_1.h"
 #include "plugins/quant-q4-0/q5_0.h"
@@ -15,6 +18,9 @@
 #include "plugins/quant-q4k/codec.h"
 #include "plugins/quant-q5k/codec.h"
 #include "plugins/quant-q6k/codec.h"
+#include "plugins/quant-table4/iq4_nl.h"
+#include "plugins/quant-table4/iq4_xs.h"
+#include "plugins/quant-table4/mxfp4.h"
 
 namespace {
 
@@ -128,6 +134,33 @@ void check_codec(const char* name) {
 
 }  // namespace
 
+TEST_CASE("the contract's bit tools") {
+  Random random(1);
+  for (int i = 0; i < 10000; ++i) {
+    const auto v = static_cast<uint32_t>(random());
+    const U4 table = {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
+                      static_cast<uint32_t>(random())};
+    // What a device does, in the host's words, against what the host does.
+    uint32_t low, high, picked_low, picked_high;
+    lookup_nibbles(v, table, low, high);
+    lookup_by_picks(v, table, picked_low, picked_high);
+    REQUIRE(low == picked_low);
+    REQUIRE(high == picked_high);
+    const uint32_t a = v & 0x7f7f7f7fu, k = table.x & 0x7f7f7f7fu, spread = spread_bits(v);
+    for (int j = 0; j < 4; ++j) {
+      REQUIRE(quad_byte(sub_bytes(a, k), j) == quad_byte(a, j) - quad_byte(k, j));
+      REQUIRE(quad_byte(spread, j) == static_cast<int>((v >> j) & 1u));
+    }
+  }
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const int exponent = static_cast<int>((h >> 10) & 31u), mantissa = static_cast<int>(h & 1023u);
+    const float magnitude = exponent == 31  ? (mantissa ? NAN : INFINITY)
+                            : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
+                                            : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+    REQUIRE(same(half_to_float(static_cast<uint16_t>(h)), h & 0x8000u ? -magnitude : magnitude));
+  }
+}
+
 TEST_CASE("codec f32") { check_codec<F32>("f32"); }
 TEST_CASE("codec f16") { check_codec<F16>("f16"); }
 TEST_CASE("codec bf16") { check_codec<BF16>("bf16"); }
@@ -139,3 +172,8 @@ TEST_CASE("codec q8_0") { check_codec<Q8_0>("q8_0"); }
 TEST_CASE("codec q4_k") { check_codec<Q4K>("q4_k"); }
 TEST_CASE("codec q5_k") { check_codec<Q5K>("q5_k"); }
 TEST_CASE("codec q6_k") { check_codec<Q6K>("q6_k"); }
+TEST_CASE("codec q2_k") { check_codec<Q2K>("q2_k"); }
+TEST_CASE("codec q3_k") { check_codec<Q3K>("q3_k"); }
+TEST_CASE("codec iq4_nl") { check_codec<IQ4_NL>("iq4_nl"); }
+TEST_CASE("codec iq4_xs") { check_codec<IQ4_XS>("iq4_xs"); }
+TEST_CASE("codec mxfp4") { check_codec<MXFP4>("mxfp4"); }

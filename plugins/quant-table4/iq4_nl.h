@@ -1,0 +1,71 @@
+// IQ4_NL: 32 columns share a scale, 4.5 bits per weight. w = d * table[nibble].
+// Source of the format: ggml's block_iq4_nl, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+#pragma once
+
+#include "apr/codec.h"
+
+namespace apr {
+
+struct IQ4_NL {
+  static constexpr int kBlock = 32;
+  static constexpr int kBytes = 18;
+  static constexpr int kAlign = 2;
+  static constexpr bool kInteger = true;
+  static constexpr bool kOffset = false;
+  static constexpr int kGroup = 32;
+  static constexpr int kRuns = 2;
+  static constexpr int kRun = 16;
+
+  APR_FN static constexpr int col(int, int run) { return 16 * run; }
+
+  // The sixteen values of a nibble, as int8 from -127 to 113.
+  APR_FN static U4 table() { return {0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u}; }
+
+  // Byte i holds columns i (low nibble) and 16 + i (high).
+  APR_FN static void unpack(const uint32_t words[4], float scale, IntChunk<kRuns, kRun>& out) {
+    for (int i = 0; i < 4; ++i) lookup_nibbles(words[i], table(), out.q[0][i], out.q[1][i]);
+    for (int r = 0; r < 2; ++r) {
+      out.scale[r] = scale;
+      out.offset[r] = 0.0f;
+    }
+  }
+
+  struct RowMajor {
+    static constexpr int kPlanes = 1;
+    static constexpr int kPlaneBytes[kPlanes] = {kBytes};
+    struct Raw {
+      uint32_t qs[4];
+      uint16_t d;
+    };
+    APR_FN static Raw load(const Planes<kPlanes>& block, int) {
+      Raw raw;
+      raw.d = apr::load<uint16_t>(block.p[0]);
+      load_words<4, kAlign>(block.p[0] + 2, raw.qs);
+      return raw;
+    }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) { unpack(raw.qs, half_to_float(raw.d), out); }
+  };
+
+  // Nibbles; d. A lane's loads are 16 and 2 bytes.
+  struct Planar {
+    static constexpr int kPlanes = 2;
+    static constexpr int kPlaneBytes[kPlanes] = {16, 2};
+    struct Raw {
+      U4 qs;
+      uint16_t d;
+    };
+    APR_FN static Raw load(const Planes<kPlanes>& block, int) {
+      return {apr::load<U4>(block.p[0]), apr::load<uint16_t>(block.p[1])};
+    }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
+      const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
+      unpack(words, half_to_float(raw.d), out);
+    }
+    static void split(const uint8_t* block, uint8_t* const* plane) {
+      __builtin_memcpy(plane[0], block + 2, 16);
+      __builtin_memcpy(plane[1], block, 2);
+    }
+  };
+};
+
+}  // namespace apr
