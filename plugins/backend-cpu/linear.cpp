@@ -11,10 +11,10 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
   const uint64_t groups = step / 16;
   Layout l;
   const uint64_t at_q = l.add(kPanelRows * step), at_panel = l.add(kPanelRows * step);
-  const uint64_t at_row_scale = l.add(groups * 4), at_row_offset = l.add(groups * 4);
+  const uint64_t at_row_scale = l.add(groups * kPanelRows * 4), at_row_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_scale = l.add(groups * kPanelRows * 4), at_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_w = l.add(kPanelRows / 2 * step * 4);
-  const uint64_t at_c0 = l.add(uint64_t{n_batch} * kPanelRows * 4), at_c1 = l.add(uint64_t{n_batch} * kPanelRows * 4);
+  const uint64_t at_c = l.add(uint64_t{n_batch} * kPanelRows * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<int8_t>(at_q);
   panel = memory_.as<uint8_t>(at_panel);
@@ -23,8 +23,7 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
   scale = memory_.as<float>(at_scale);
   offset = memory_.as<float>(at_offset);
   w = memory_.as<float>(at_w);
-  c[0] = memory_.as<float>(at_c0);
-  c[1] = memory_.as<float>(at_c1);
+  c = memory_.as<float>(at_c);
 }
 
 namespace {
@@ -70,38 +69,64 @@ void activate(const LinearUnit& u, const StepState& state, uint32_t m0, uint32_t
   }
 }
 
+// Weights that the thread will unpack next: they are asked for while the present ones are multiplied. Without that, a third
+// of a prompt's time is spent waiting for memory, since a row's piece of a panel is too short for the hardware to see.
+struct Upcoming {
+  const uint8_t* first = nullptr;  // of the first row
+  uint64_t row_bytes = 0, bytes = 0;
+  uint32_t rows = 0;
+
+  void prefetch(uint32_t row) const {
+    if (row >= rows) return;
+    const uint8_t* p = first + row * row_bytes;
+    for (uint64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+  }
+};
+
+// Columns [k0, k0 + k_step) of a weight's rows [n0, n0 + kPanelRows), as far as there are any.
+Upcoming piece(const BoundWeight& w, uint64_t n0, uint64_t k0) {
+  if (n0 >= w.weight.n) return {};
+  const uint64_t block_columns = w.weight.format->block_elements, block_bytes = w.weight.format->block_bytes;
+  const uint64_t cols = std::min(w.k_step, w.weight.k - k0);
+  return {w.data + n0 * w.row_bytes + k0 / block_columns * block_bytes, w.row_bytes, cols / block_columns * block_bytes,
+          static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, w.weight.n - n0))};
+}
+
+// Scales of groups to scales of the panel's blocks or halves of them, `step` of which share one; zeros behind the last.
+bool spread_scales(const Kernels& kernels, const float* from, uint64_t stride, uint32_t groups, uint32_t step, uint32_t scales,
+                   float* to) {
+  const bool any = kernels.transpose(from, stride, groups, to);
+  if (step > 1)
+    for (uint32_t s = std::min(scales, groups * step); s-- > 0;)
+      std::memmove(to + s * kPanelRows, to + s / step * kPanelRows, kPanelRows * sizeof(float));
+  for (uint32_t s = groups * step; s < scales; ++s) std::memset(to + s * kPanelRows, 0, kPanelRows * sizeof(float));
+  return any;
+}
+
 // Rows [n0, n0 + n) of W, columns [k0, k0 + cols), as a panel; columns are filled up with zeros to a block of 32, and rows
 // to kPanelRows.
 IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint64_t k0,
-                      uint64_t cols) {
+                      uint64_t cols, const Upcoming& next) {
   IntPanel panel{};
   panel.blocks = static_cast<uint32_t>((cols + kActBlock - 1) / kActBlock);
   panel.subs = w.group == 16 ? 2 : 1;
-  const uint64_t padded = uint64_t{panel.blocks} * kActBlock;
-  const uint32_t scales = panel.blocks * panel.subs, columns_per_scale = kActBlock / panel.subs;
+  const uint64_t padded = uint64_t{panel.blocks} * kActBlock, stride = ws.k_step / 16;
   const auto groups = static_cast<uint32_t>((cols + w.group - 1) / w.group);
-  const uint32_t step = w.group / columns_per_scale;  // scales of the panel that one of the format serves
-  bool any_offset = false;
-  for (uint32_t r = 0; r < n; ++r) {
+  for (uint32_t r = 0; r < kPanelRows; ++r) {
     int8_t* q = ws.q + r * padded;
-    w.unpack_int(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale, ws.row_offset);
-    if (cols != padded) std::memset(q + cols, 0, padded - cols);
-    for (uint32_t g = 0, s = 0; g < groups; ++g) {
-      any_offset = any_offset || ws.row_offset[g] != 0.0f;
-      for (uint32_t i = 0; i < step && s < scales; ++i, ++s) {
-        ws.scale[s * kPanelRows + r] = ws.row_scale[g];
-        ws.offset[s * kPanelRows + r] = ws.row_offset[g];
-      }
+    if (r < n) {
+      w.unpack_int(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride, ws.row_offset + r * stride);
+      next.prefetch(r);
+    } else {
+      std::memset(ws.row_scale + r * stride, 0, groups * sizeof(float));
+      std::memset(ws.row_offset + r * stride, 0, groups * sizeof(float));
     }
+    const uint64_t filled = r < n ? cols : 0;
+    if (filled != padded) std::memset(q + filled, 0, padded - filled);
   }
-  if (cols % columns_per_scale != 0 || groups * step < scales) {  // scales that lie behind the last column
-    for (uint32_t s = groups * step; s < scales; ++s)
-      for (uint32_t r = 0; r < kPanelRows; ++r) ws.scale[s * kPanelRows + r] = ws.offset[s * kPanelRows + r] = 0.0f;
-  }
-  for (uint32_t r = n; r < kPanelRows; ++r) {
-    std::memset(ws.q + r * padded, 0, padded);
-    for (uint32_t s = 0; s < scales; ++s) ws.scale[s * kPanelRows + r] = ws.offset[s * kPanelRows + r] = 0.0f;
-  }
+  const uint32_t scales = panel.blocks * panel.subs, step = w.group * panel.subs / kActBlock;
+  (void)spread_scales(kernels, ws.row_scale, stride, groups, step, scales, ws.scale);
+  const bool any_offset = spread_scales(kernels, ws.row_offset, stride, groups, step, scales, ws.offset);
   panel.kind = kernels.pack(ws.q, panel.blocks, ws.panel);
   panel.w = ws.panel;
   panel.scale = ws.scale;
@@ -110,12 +135,14 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
 }
 
 void gemm_int(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
-              uint32_t m1, float* c) {
+              uint32_t m1, float* c, const Upcoming& then) {
   const BoundWeight& w = *part.weight;
   const Quantized& x = *part.quantized;
   const uint64_t blocks = x.stride / kActBlock;
   for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
-    const IntPanel panel = unpack_panel(w, *state.kernels, ws, n0, n, k, std::min(w.k_step, w.weight.k - k));
+    const bool last = w.weight.k - k <= w.k_step;
+    const IntPanel panel = unpack_panel(w, *state.kernels, ws, n0, n, k, std::min(w.k_step, w.weight.k - k),
+                                        last ? then : piece(w, n0, k + w.k_step));
     const uint64_t at = k / kActBlock;
     GemmInt g{};
     g.panel = &panel;
@@ -134,15 +161,20 @@ void gemm_int(const LinearPart& part, const StepState& state, LinearWorkspace& w
 }
 
 void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
-                uint32_t m1, float* c) {
+                uint32_t m1, float* c, const Upcoming& then) {
   const BoundWeight& w = *part.weight;
   for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
+    const bool last = w.weight.k - k <= w.k_step;
+    const Upcoming next = last ? then : piece(w, n0, k + w.k_step);
     const uint64_t cols = std::min(w.k_step, w.weight.k - k), padded = round_up(cols, 16);
     for (uint32_t half = 0; half < n; half += kPanelRows / 2) {
       const uint32_t count = std::min(n - half, kPanelRows / 2);
       for (uint32_t r = 0; r < kPanelRows / 2; ++r) {
         float* row = ws.w + r * padded;
-        if (r < count) w.unpack_float(w.data + (n0 + half + r) * w.row_bytes, k, cols, row);
+        if (r < count) {
+          w.unpack_float(w.data + (n0 + half + r) * w.row_bytes, k, cols, row);
+          next.prefetch(half + r);
+        }
         const uint64_t filled = r < count ? cols : 0;
         if (filled != padded) std::memset(row + filled, 0, (padded - filled) * sizeof(float));
       }
@@ -163,19 +195,12 @@ void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace&
 
 // One product's tile, with its bias, to its rows.
 void gemm(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
-          uint32_t m1, float* c) {
+          uint32_t m1, float* c, const Upcoming& then) {
   if (part.quantized)
-    gemm_int(part, state, ws, n0, n, m0, m1, c);
+    gemm_int(part, state, ws, n0, n, m0, m1, c, then);
   else
-    gemm_float(part, state, ws, n0, n, m0, m1, c);
-  for (uint32_t m = m0; m < m1; ++m) {
-    const float* from = c + (m - m0) * kPanelRows;
-    float* y = out_row(*part.out, m) + n0;
-    if (part.bias)
-      for (uint32_t i = 0; i < n; ++i) y[i] = from[i] + part.bias[n0 + i];
-    else
-      std::memcpy(y, from, n * sizeof(float));
-  }
+    gemm_float(part, state, ws, n0, n, m0, m1, c, then);
+  state.kernels->store_tile(c, m1 - m0, n, part.bias ? part.bias + n0 : nullptr, out_row(*part.out, m0) + n0, part.out->stride);
 }
 
 }  // namespace
@@ -203,9 +228,10 @@ void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, u
   const LinearUnit& u = phase.units[i];
   const uint64_t n0 = (task - u.gemm_begin) * kPanelRows;
   const auto n = static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, u.part.weight->weight.n - n0));
-  gemm(u.part, state, ws, n0, n, m0, m1, ws.c[0]);
+  const Upcoming next_panel = piece(*u.part.weight, n0 + kPanelRows, 0);
+  gemm(u.part, state, ws, n0, n, m0, m1, ws.c, u.act ? piece(*u.up.weight, n0, 0) : next_panel);
   if (u.act) {
-    gemm(u.up, state, ws, n0, n, m0, m1, ws.c[1]);
+    gemm(u.up, state, ws, n0, n, m0, m1, ws.c, next_panel);
     activate(u, state, m0, m1, n0, n0 + n);
   }
 }

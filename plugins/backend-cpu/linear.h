@@ -13,10 +13,10 @@ class LinearWorkspace {
   uint64_t k_step;
   int8_t* q;             // [kPanelRows][k_step] unpacked rows
   uint8_t* panel;        // the same, packed for gemm_int
-  float *row_scale, *row_offset;  // [k_step / 16] of one row
+  float *row_scale, *row_offset;  // [kPanelRows][k_step / 16] as unpacked
   float *scale, *offset; // [k_step / 16][kPanelRows]
   float* w;              // [kPanelRows / 2][k_step] unpacked rows of floats
-  float* c[2];           // [n_batch][kPanelRows]
+  float* c;              // [n_batch][kPanelRows]
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:

@@ -112,6 +112,10 @@ struct Kernels {
   void (*attend_join)(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max, float* to_sum);
   void (*attend_finish)(const float* o, float sum, uint32_t n, float* y);  // y = o / sum
 
+  // from [kPanelRows][stride] -> to [cols][kPanelRows], 64-byte aligned; false when all of it is zero.
+  bool (*transpose)(const float* from, uint64_t stride, uint32_t cols, float* to);
+  // The first n columns of c [m][kPanelRows], plus bias [n] unless that is null, to y [m][y_stride].
+  void (*store_tile)(const float* c, uint32_t m, uint32_t n, const float* bias, float* y, uint64_t y_stride);
   // q [kPanelRows][blocks * 32] -> panel [blocks * 8][kPanelRows][4]; tells how.
   PanelKind (*pack)(const int8_t* q, uint32_t blocks, uint8_t* panel);
   void (*gemm_int)(const GemmInt& args);

@@ -57,6 +57,27 @@ struct F32x8 {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
   }
 
+  static void transpose(F32x8* a) {
+    __m256 b[8], c[8];
+    for (int i = 0; i < 4; ++i) {
+      b[2 * i] = _mm256_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v);
+      b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v);
+    }
+    for (int i = 0; i < 2; ++i) {
+      c[4 * i] = _mm256_shuffle_ps(b[4 * i], b[4 * i + 2], 0x44);
+      c[4 * i + 1] = _mm256_shuffle_ps(b[4 * i], b[4 * i + 2], 0xee);
+      c[4 * i + 2] = _mm256_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0x44);
+      c[4 * i + 3] = _mm256_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      a[i].v = _mm256_permute2f128_ps(c[i], c[4 + i], 0x20);
+      a[4 + i].v = _mm256_permute2f128_ps(c[i], c[4 + i], 0x31);
+    }
+  }
+  // The bits of both; has_bits: whether any is set.
+  static F32x8 either(F32x8 a, F32x8 b) { return {_mm256_or_ps(a.v, b.v)}; }
+  static bool has_bits(F32x8 a) { return !_mm256_testz_si256(_mm256_castps_si256(a.v), _mm256_castps_si256(a.v)); }
+
   static F32x8 from_half(const uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }

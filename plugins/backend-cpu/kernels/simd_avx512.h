@@ -51,6 +51,34 @@ struct F32x16 {
   static float sum(F32x16 a) { return _mm512_reduce_add_ps(a.v); }
   static float largest(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
+  static void transpose(F32x16* a) {
+    __m512 b[16], c[16];
+    for (int i = 0; i < 8; ++i) {
+      b[2 * i] = _mm512_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v);
+      b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v);
+    }
+    for (int i = 0; i < 4; ++i) {
+      c[4 * i] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0x44);
+      c[4 * i + 1] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0xee);
+      c[4 * i + 2] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0x44);
+      c[4 * i + 3] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0xee);
+    }
+    // c[4 i + j], lane l: column 4 l + j of rows 4 i .. 4 i + 3.
+    for (int j = 0; j < 4; ++j) {
+      const __m512 low0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0x44), low1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0x44);
+      const __m512 high0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0xee), high1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0xee);
+      a[j].v = _mm512_shuffle_f32x4(low0, low1, 0x88);
+      a[4 + j].v = _mm512_shuffle_f32x4(low0, low1, 0xdd);
+      a[8 + j].v = _mm512_shuffle_f32x4(high0, high1, 0x88);
+      a[12 + j].v = _mm512_shuffle_f32x4(high0, high1, 0xdd);
+    }
+  }
+  // The bits of both; has_bits: whether any is set.
+  static F32x16 either(F32x16 a, F32x16 b) { return {_mm512_or_ps(a.v, b.v)}; }
+  static bool has_bits(F32x16 a) {
+    return _mm512_test_epi32_mask(_mm512_castps_si512(a.v), _mm512_castps_si512(a.v)) != 0;
+  }
+
   static F32x16 from_half(const uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }

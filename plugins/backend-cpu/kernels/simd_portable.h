@@ -62,6 +62,23 @@ struct F32x4 {
     return x > y ? x : y;
   }
 
+  static void transpose(F32x4* a) {
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < i; ++j) {
+        const float x = a[i].v[j];
+        a[i].v[j] = a[j].v[i];
+        a[j].v[i] = x;
+      }
+  }
+  // The bits of both; has_bits: whether any is set.
+  static F32x4 either(F32x4 a, F32x4 b) {
+    return {reinterpret_cast<Vec>(reinterpret_cast<Int>(a.v) | reinterpret_cast<Int>(b.v))};
+  }
+  static bool has_bits(F32x4 a) {
+    const Int i = reinterpret_cast<Int>(a.v);
+    return (i[0] | i[1] | i[2] | i[3]) != 0;
+  }
+
   static F32x4 from_half(const uint16_t* p) {
     const Int h = {p[0], p[1], p[2], p[3]};
     const Int magnitude = h & 0x7fff;

@@ -4,6 +4,7 @@
 #include "attention.h"
 #include "gemm_float.h"
 #include "rows.h"
+#include "tiles.h"
 
 namespace apr::cpu {
 
@@ -23,6 +24,8 @@ constexpr Kernels make_kernels(apr_isa isa, const char* name) {
       .attend = &Attention<V>::attend,
       .attend_join = &Attention<V>::join,
       .attend_finish = &Attention<V>::finish,
+      .transpose = &Tiles<V>::transpose,
+      .store_tile = &Tiles<V>::store,
       .pack = &Int::pack,
       .gemm_int = &Int::run,
       .gemm_float = &GemmFloatOf<V>::run,
