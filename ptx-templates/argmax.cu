@@ -15,7 +15,7 @@ ctas = { values = [16, 32, 64, 128], default = 64, meaning = "CTAs of a row" }
 namespace apr::spec {
 constexpr int kThreads = 256;
 constexpr int kPart = round_up(ceil_div(kN, ctas), 4);
-constexpr int kMaxRows = 1024;  // rows that scratch has room for; a step wants logits of few tokens
+constexpr int kMaxRows = 65536;  // rows that scratch has room for: as many as a grid has
 }  // namespace apr::spec
 
 // Scratch: per row a 64-bit best and a counter. Both are zero between launches.
@@ -74,7 +74,7 @@ APR_KERNEL(apr::ArgmaxArgs, apr::spec::kThreads, 1) {
     unsigned long long best;
     unsigned count, pad;
   };
-  Slot* slot = static_cast<Slot*>(args.scratch) + row % spec::kMaxRows;
+  Slot* slot = static_cast<Slot*>(args.scratch) + row;
   atomicMax(&slot->best, static_cast<unsigned long long>(best));
   __threadfence();
   if (atomicAdd(&slot->count, 1u) + 1 != spec::ctas) return;

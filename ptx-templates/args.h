@@ -21,6 +21,8 @@
 // Rows. A value is float32 [rows][width]. A kernel with kM > 0 computes kM rows always; rows past the number
 // in use hold old data and are computed for nothing, so buffers have at least 8 rows. Kernels that have side
 // effects (the KV cache) and kernels with kM = 0 read the number of rows from the device.
+// Alignment. Every array starts on 16 bytes. Rows that are read four floats at a time (kK or kHeadDim a multiple of 4) keep
+// that: x_stride, q_stride and out_stride are multiples of 4 then.
 #pragma once
 
 #include "apr/codec.h"
