@@ -85,6 +85,8 @@ int32_t PlanBuilder::bind(const Tensor& tensor, std::string_view role, int32_t l
   BoundWeight& bound = plan_->weights_.emplace_back(BoundWeight{tensor, &own, {}, {}});
   if (!forced.empty() && forced != own.name) {
     bound.format = &catalog_.format(forced);
+    // Some 30 million weights a second and core: a person should see why the load takes long.
+    log_info("re-quantising {} from {} to {}", printable(tensor.name), own.name, bound.format->name);
     bound.owned = requantize(tensor, own, *bound.format);
     forced_[fmt::format("{} to {}", own.name, bound.format->name)].push_back(printable(tensor.name));
   }
