@@ -25,7 +25,7 @@ class Binder {
         NormArgs a{};
         a.m = rows();
         a.x = floats(step_.input[0]);
-        a.weight = (*context_.vectors)[step_.norm[0]];
+        a.weight = vector(step_.norm[0]);
         a.x_stride = width(step_.input[0]);
         a.eps = step_.eps;
         output(step_.outputs[0], &a.y, a.yq, a.yh);
@@ -110,6 +110,7 @@ class Binder {
     throw failure(APR_FAILED, "stage {}: wrong form of result", step_.stage);
   }
 
+  const float* vector(int32_t index) const { return index < 0 ? nullptr : (*context_.vectors)[static_cast<size_t>(index)]; }
   Weight weight(size_t segment) const { return (*context_.weights)[static_cast<size_t>(step_.weights[segment])]; }
 
   LinearArgs linear() const {
@@ -123,12 +124,12 @@ class Binder {
       case Form::F16x2: a.xh = half(step_.input[0], true); break;
       case Form::Token: throw failure(APR_FAILED, "stage {}: tokens are no activations", step_.stage);
     }
-    a.norm = (*context_.vectors)[step_.norm[0]];
+    a.norm = vector(step_.norm[0]);
     a.residual = floats(step_.residual);
     a.eps = step_.eps;
     for (size_t s = 0; s < step_.weights.size(); ++s) {
       a.w[s] = weight(s);
-      a.bias[s] = (*context_.vectors)[step_.biases[s]];
+      a.bias[s] = vector(step_.biases[s]);
       a.w_scale[s] = (*context_.weight_scales)[static_cast<size_t>(step_.weights[s])];
     }
     for (size_t o = 0; o < step_.outputs.size(); ++o) {
@@ -148,9 +149,9 @@ class Binder {
     a.q = floats(step_.input[0]), a.k = floats(step_.input[1]), a.v = floats(step_.input[2]);
     a.q_stride = width(step_.input[0]), a.k_stride = width(step_.input[1]), a.v_stride = width(step_.input[2]);
     a.n_ctx = context_.n_ctx;
-    a.q_norm = (*context_.vectors)[step_.norm[0]];
-    a.k_norm = (*context_.vectors)[step_.norm[1]];
-    a.inv_freq = (*context_.vectors)[step_.frequencies];
+    a.q_norm = vector(step_.norm[0]);
+    a.k_norm = vector(step_.norm[1]);
+    a.inv_freq = vector(step_.frequencies);
     a.eps = step_.eps, a.rope_scale = step_.rope_scale, a.scale = step_.scale;
     if (step_.cache >= 0) {
       const KvCache& cache = (*context_.caches)[static_cast<size_t>(step_.cache)];

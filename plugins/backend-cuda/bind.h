@@ -29,10 +29,10 @@ struct KvCache {
   uint16_t* v;
 };
 
+// Addresses of one memory: the device's, or the host's in tests.
 struct BindContext {
-  const apr_plan* plan;
-  const DeviceWeights* weights;
-  const DeviceVectors* vectors;
+  const std::vector<Weight>* weights;        // of the plan
+  const std::vector<const float*>* vectors;  // of the plan
   const std::vector<KvCache>* caches;
   const std::vector<float>* weight_scales;  // per weight of the plan: LinearArgs::w_scale
   uint32_t n_ctx;

@@ -1,5 +1,7 @@
 #include "plugins/backend-cuda/driver.h"
 
+#include <dlfcn.h>
+
 #include <boost/dll/shared_library.hpp>
 
 #include "plugins/backend-cuda/failure.h"
@@ -19,11 +21,13 @@ Opened open_driver() {
   // The soname alone, so that the loader's own search path finds it: containers and WSL put it in unusual folders.
   constexpr const char* kName = "libcuda.so.1";
   opened.library.load(kName, boost::dll::load_mode::rtld_now | boost::dll::load_mode::search_system_folders, code);
-  if (code)
+  if (code) {
+    const char* loader = ::dlerror();  // says more than the code: not found, or found and broken
     throw failure(APR_NO_DEVICE,
-                  "no NVIDIA driver here: {} cannot be opened ({}); install the NVIDIA driver (CUDA {}.{} or newer), and in a "
+                  "no NVIDIA driver here: {}; install the NVIDIA driver (CUDA {}.{} or newer), and in a "
                   "container start it with GPU access",
-                  kName, code.message(), kLeastDriver / 1000, kLeastDriver % 1000 / 10);
+                  loader == nullptr ? code.message() : loader, kLeastDriver / 1000, kLeastDriver % 1000 / 10);
+  }
   Driver& d = opened.driver;
   d.file = opened.library.location(code).string();
   if (code || d.file.empty()) d.file = kName;

@@ -53,14 +53,14 @@ class Builder {
 
   void watch(unsigned threads, const std::function<void(size_t, size_t)>& progress) {
     std::unique_lock lock(mutex_);
-    for (size_t shown = SIZE_MAX; ended_ < threads;) {
-      if (shown != done_ && progress) {
-        shown = done_;
-        lock.unlock();
-        progress(shown, jobs_.size());
-        lock.lock();
-      }
+    size_t shown = 0;
+    while (ended_ < threads) {
       changed_.wait(lock, [&] { return done_ != shown || ended_ == threads; });
+      shown = done_;
+      if (!progress) continue;
+      lock.unlock();
+      progress(shown, jobs_.size());
+      lock.lock();
     }
     const size_t done = done_;
     lock.unlock();

@@ -267,7 +267,7 @@ void Session::measure_weight_ranges() {
   gpu_.driver().check(gpu_.driver().cuMemsetD8Async(bits.address(), 0, bits.bytes(), gpu_.stream()), "clearing memory");
   for (size_t w = 0; w < ranges_.size(); ++w) {
     if (ranges_[w] == nullptr) continue;
-    const RangeArgs args = {weights_[w], bits.at<uint32_t>(w * 4)};
+    const RangeArgs args = {weights_.all()[w], bits.at<uint32_t>(w * 4)};
     kernels_[ranges_[w]->kernel].launch(gpu_, &args, 1, false);
   }
   std::vector<float> largest(plan_.n_weights);
@@ -305,7 +305,7 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
     }
     bound.buffers.push_back({base, buffer_layout(buffer, bound.rows)});
   }
-  const BindContext context = {&plan_, &weights_, &vectors_, &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
+  const BindContext context = {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
   std::map<int32_t, const char*> stage_of;
   for (uint32_t i = 0; i < plan_.n_ops; ++i) stage_of[plan_.ops[i]->out] = plan_.ops[i]->stage;
   for (size_t i = 0; i < program.steps.size(); ++i) {
@@ -334,7 +334,7 @@ void Session::bind_gathers() {
         step.input[0] = 0;
         step.outputs = {1};
         const std::vector<BoundBuffer> buffers = {{bodies_[b].program.m == 1 ? inlet_of_[v] : outlet_of_[v], {}}, {inlet_of_[v], {}}};
-        const BindContext context = {&plan_, &weights_, &vectors_, &caches_, &weight_scales_, n_ctx_, states_.address() + head.state, head.state_layout};
+        const BindContext context = {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + head.state, head.state_layout};
         gather_launches_.push_back({&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
       }
 }

@@ -6,25 +6,15 @@
 #include "plugins/backend-cuda/failure.h"
 #include "plugins/backend-cuda/session.h"
 
-// The text of args.h as this library was compiled with it: kernels built from another one would read other offsets.
-__asm__(
-    ".section .rodata\n"
-    "apr_cuda_args_text:\n"
-    ".incbin \"" APR_ARGS_HEADER "\"\n"
-    "apr_cuda_args_text_end:\n"
-    ".byte 0\n"
-    ".previous\n");
-extern "C" {
-extern const char apr_cuda_args_text[] __attribute__((visibility("hidden")));
-extern const char apr_cuda_args_text_end[] __attribute__((visibility("hidden")));
-}
-
 namespace apr::cuda {
 
 namespace {
 
 void check_args_header(const Registry& registry) {
-  const std::string mine(apr_cuda_args_text, apr_cuda_args_text_end);
+  // As this library was compiled with it: kernels built from another one would read other offsets.
+  const std::string mine = std::string(
+#include "plugins/backend-cuda/args_text.inc"
+                               ).substr(1);
   for (const NamedText& header : registry.headers)
     if (header.name == "args.h" && header.text == mine) return;
   throw Error("kernel templates {}: args.h differs from the one that this backend was built with; the templates belong to another version of the program",

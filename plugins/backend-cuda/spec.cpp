@@ -7,22 +7,14 @@
 #include "core/base/sha256.h"
 #include "plugins/backend-cuda/failure.h"
 
-// The assembler takes the header's text in, so that the library carries exactly the contract that it was compiled with.
-__asm__(
-    ".section .rodata\n"
-    "apr_cuda_codec_text:\n"
-    ".incbin \"" APR_CODEC_HEADER "\"\n"
-    "apr_cuda_codec_text_end:\n"
-    ".byte 0\n"
-    ".previous\n");
-extern "C" {
-extern const char apr_cuda_codec_text[] __attribute__((visibility("hidden")));
-extern const char apr_cuda_codec_text_end[] __attribute__((visibility("hidden")));
-}
-
 namespace apr::cuda {
 
-std::string codec_contract() { return {apr_cuda_codec_text, apr_cuda_codec_text_end}; }
+std::string codec_contract() {
+  // After the line break that follows the literal's opening.
+  return std::string(
+#include "plugins/backend-cuda/codec_text.inc"
+      ).substr(1);
+}
 
 std::string Target::text() const { return fmt::format("{} on {} multiprocessors", arch, multiprocessors); }
 

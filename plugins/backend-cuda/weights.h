@@ -22,7 +22,7 @@ class DeviceWeights {
   DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
                 const std::function<void(uint64_t done, uint64_t total)>& progress);
 
-  const Weight& operator[](size_t index) const { return weights_[index]; }
+  const std::vector<Weight>& all() const { return weights_; }  // by the plan's index
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:
@@ -35,7 +35,7 @@ class DeviceVectors {
  public:
   DeviceVectors() = default;
   DeviceVectors(const Gpu& gpu, const apr_plan& plan);
-  const float* operator[](int32_t index) const { return index < 0 ? nullptr : vectors_[static_cast<size_t>(index)]; }
+  const std::vector<const float*>& all() const { return vectors_; }
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/dll/shared_library.hpp>
+#include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 
@@ -9,11 +10,16 @@
 
 namespace apr::test {
 
+std::string plugin_folder() {
+  const char* other = std::getenv("APR_TEST_PLUGINS");
+  return other == nullptr ? APR_TEST_PLUGINS : other;
+}
+
 const std::vector<const apr_quant_format*>& formats() {
   static const std::vector<const apr_quant_format*> all = [] {
     static std::vector<boost::dll::shared_library> libraries;
     std::vector<const apr_quant_format*> found;
-    for (const auto& folder : std::filesystem::directory_iterator(APR_TEST_PLUGINS)) {
+    for (const auto& folder : std::filesystem::directory_iterator(plugin_folder())) {
       const std::string name = folder.path().filename().string();
       const std::filesystem::path file = folder.path() / ("libapr-" + name + ".so");
       if (!name.starts_with("quant-") || !std::filesystem::exists(file)) continue;

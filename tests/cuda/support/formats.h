@@ -8,6 +8,9 @@
 
 namespace apr::test {
 
+// The build folder's plugins, or those of $APR_TEST_PLUGINS: tests may run on another machine than they were built on.
+std::string plugin_folder();
+
 // Every format of every quant plugin, by name. Loaded once per process.
 const std::vector<const apr_quant_format*>& formats();
 // Throws std::runtime_error for an unknown name.

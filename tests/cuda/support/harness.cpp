@@ -3,10 +3,12 @@
 #include <boost/dll/shared_library.hpp>
 #include <random>
 
+#include "tests/cuda/support/formats.h"
+
 namespace apr::test {
 
 const apr_backend& cuda_backend() {
-  static const boost::dll::shared_library library(std::string(APR_TEST_PLUGINS) + "/backend-cuda/libapr-backend-cuda.so");
+  static const boost::dll::shared_library library(plugin_folder() + "/backend-cuda/libapr-backend-cuda.so");
   return *library.get<const apr_plugin>(APR_PLUGIN_SYMBOL).backends[0];
 }
 
