@@ -129,41 +129,38 @@ std::string ChatTemplate::filled(std::string_view text) const {
   return out;
 }
 
-std::vector<TextPiece> ChatTemplate::render(std::span<const ChatMessage> messages, bool open_answer) const {
-  if (messages.empty()) throw Error("a conversation needs at least one message");
-  std::vector<TextPiece> out;
-  const auto turn = [&](const ChatTurn& t, std::string_view content,
-                        const std::optional<std::string>& system) {
-    std::string_view open = t.open;
-    // The conversation's first BOS is encode()'s.
-    if (out.empty() && open.starts_with("{bos}")) open.remove_prefix(5);
-    append(out, filled(open), true);
-    if (system) {
-      append(out, filled(style_->system.open), true);
-      append(out, *system, false);
-      append(out, filled(style_->system.close), true);
-    }
-    append(out, std::string(t.trim ? trimmed(content) : content), false);
-    append(out, filled(t.close), true);
-  };
+void ChatTemplate::add_turn(const ChatTurn& turn, std::string_view content, const std::string* system,
+                            std::vector<TextPiece>& out) const {
+  std::string_view open = turn.open;
+  // The conversation's first BOS is encode()'s.
+  if (out.empty() && open.starts_with("{bos}")) open.remove_prefix(5);
+  append(out, filled(open), true);
+  if (system) {
+    append(out, filled(style_->system.open), true);
+    append(out, *system, false);
+    append(out, filled(style_->system.close), true);
+  }
+  append(out, std::string(turn.trim ? trimmed(content) : content), false);
+  append(out, filled(turn.close), true);
+}
 
-  if (!default_system_.empty() && messages.front().role != "system")
-    turn(style_->system, default_system_, std::nullopt);
+void ChatTemplate::add_messages(std::span<const ChatMessage> messages, bool open_answer,
+                                std::vector<TextPiece>& out) const {
   std::optional<std::string> pending;  // system text that waits for a user's turn
   for (const ChatMessage& message : messages) {
     if (message.role == "system") {
       if (!style_->system_in_user) {
-        turn(style_->system, message.content, std::nullopt);
+        add_turn(style_->system, message.content, nullptr, out);
       } else if (pending) {
         (*pending += "\n\n") += message.content;
       } else {
         pending = std::string(style_->system.trim ? trimmed(message.content) : message.content);
       }
     } else if (message.role == "user") {
-      turn(style_->user, message.content, pending);
+      add_turn(style_->user, message.content, pending ? &*pending : nullptr, out);
       pending.reset();
     } else if (message.role == "assistant") {
-      turn(style_->assistant, message.content, std::nullopt);
+      add_turn(style_->assistant, message.content, nullptr, out);
     } else {
       throw Error("a message's role is '{}': roles are system, user and assistant", printable(message.role));
     }
@@ -175,6 +172,28 @@ std::vector<TextPiece> ChatTemplate::render(std::span<const ChatMessage> message
         style_->name);
   }
   if (open_answer) append(out, filled(style_->answer), true);
+}
+
+std::vector<TextPiece> ChatTemplate::render(std::span<const ChatMessage> messages, bool open_answer) const {
+  if (messages.empty()) throw Error("a conversation needs at least one message");
+  std::vector<TextPiece> out;
+  if (!default_system_.empty() && messages.front().role != "system") {
+    add_turn(style_->system, default_system_, nullptr, out);
+  }
+  add_messages(messages, open_answer, out);
+  return out;
+}
+
+std::vector<TextPiece> ChatTemplate::render_next(std::span<const ChatMessage> messages, bool answer_ended,
+                                                 bool open_answer) const {
+  if (messages.empty()) throw Error("a conversation goes on with at least one message");
+  std::string_view close = style_->assistant.close;
+  // Every family's closing text has one token, written <...> or {eos}.
+  if (answer_ended) close.remove_prefix(close.find_last_of(">}") + 1);
+  // An empty piece tells the first turn that it is not the conversation's first.
+  std::vector<TextPiece> out{{filled(close), true}};
+  add_messages(messages, open_answer, out);
+  if (out.front().text.empty()) out.erase(out.begin());
   return out;
 }
 

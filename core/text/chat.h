@@ -18,6 +18,7 @@ struct ChatMessage {
 };
 
 struct ChatStyle;  // one family; see chat_styles.h
+struct ChatTurn;
 
 class ChatTemplate {
  public:
@@ -37,9 +38,18 @@ class ChatTemplate {
   // goes in front of the next user message, as its templates do it. Throws apr::Error for another role, no
   // messages, or system text that no user message follows there.
   std::vector<TextPiece> render(std::span<const ChatMessage> messages, bool open_answer = true) const;
+  // The same for messages that follow an answer which the model has just written, and which is in its
+  // context: closes the answer first. Encode it without BOS. answer_ended: the model's own end token is in
+  // the context too, so that only what comes after it is missing.
+  std::vector<TextPiece> render_next(std::span<const ChatMessage> messages, bool answer_ended,
+                                     bool open_answer = true) const;
 
  private:
   ChatTemplate(const ChatStyle& style, const Vocab& vocab);
+  void add_turn(const ChatTurn& turn, std::string_view content, const std::string* system,
+                std::vector<TextPiece>& out) const;
+  void add_messages(std::span<const ChatMessage> messages, bool open_answer,
+                    std::vector<TextPiece>& out) const;
   std::string filled(std::string_view text) const;
 
   const ChatStyle* style_;

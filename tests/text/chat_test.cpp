@@ -219,6 +219,46 @@ TEST_CASE("conversations of every form") {
             "zephyr needs the model's EOS token");
 }
 
+TEST_CASE("a conversation goes on after the model's own answer") {
+  const auto next = [](const char* name, bool ended) {
+    return text_of(ChatTemplate::by_name(name, vocab_with(""))
+                       .render_next(std::vector<ChatMessage>{{"user", "more"}}, ended));
+  };
+  CHECK(next("chatml", true) == "\n<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n");
+  CHECK(next("chatml", false) == "<|im_end|>\n<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n");
+  CHECK(next("llama2", true) == "<s>[INST] more [/INST]");
+  CHECK(next("llama2", false) == " </s><s>[INST] more [/INST]");
+  CHECK(next("zephyr", true) == "\n<|user|>\nmore</s>\n<|assistant|>\n");
+  CHECK(next("mistral-v3-tekken", true) == "[INST]more[/INST]");
+
+  // For every family: the prompt, the model's answer with its end token, and the next turn are the whole
+  // conversation.
+  for (const std::string_view name : ChatTemplate::names()) {
+    CAPTURE(name);
+    const ChatTemplate chat = ChatTemplate::by_name(name, vocab_with(""));
+    const std::vector<ChatMessage> whole{{"system", "s"}, {"user", "a"}, {"assistant", "b"}, {"user", "c"}};
+    const std::vector<ChatMessage> first(whole.begin(), whole.begin() + 2);
+    const std::vector<ChatMessage> second(whole.begin() + 3, whole.end());
+    const std::string all = text_of(chat.render(whole));
+    const std::string begin = text_of(chat.render(first));
+    const std::string rest = text_of(chat.render_next(second, false));
+    CHECK(all.starts_with(begin));
+    CHECK(all.ends_with(rest));
+    // Between them is the answer, with the space that some families put in front of it.
+    const std::string answer = all.substr(begin.size(), all.size() - begin.size() - rest.size());
+    CHECK((answer == "b" || answer == " b"));
+    const std::string ended = text_of(chat.render_next(second, true));
+    CHECK(rest.ends_with(ended));
+    const std::string token = rest.substr(0, rest.size() - ended.size());
+    CHECK((token.ends_with('>') && std::count(token.begin(), token.end(), '>') == 1));
+  }
+  // A system message that the template carries is for the beginning only.
+  const std::string qwen = "{{ '<|im_start|>system\nYou help<|im_end|>\n' }}";
+  CHECK(text_of(ChatTemplate::of_model(vocab_with(qwen))
+                    .render_next(std::vector<ChatMessage>{{"user", "x"}}, true)) ==
+        "\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n");
+}
+
 TEST_CASE("special tokens inside messages stay text") {
   const auto tokenizer = make_tokenizer(bpe_vocab({{"u", "s"}}, {{"<|im_start|>", 3}, {"<|im_end|>", 3}}));
   const int32_t start = 257;
