@@ -74,8 +74,7 @@ extern "C" __device__ unsigned long long apr_trace[1024][8] = {};
 #define APR_MARK(point)
 #endif
 
-// ---- warps
-// -------------------------------------------------------------------------------------------------------------
+// ---- warps ------------------------------------------------------------------------------------------------
 
 // Sum over aligned groups of kLanes lanes; every lane of the group has the result.
 template <int kLanes = 32>
@@ -99,8 +98,7 @@ APR_DEV int dot4(uint32_t a, uint32_t b, int c) {
 
 APR_DEV float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// ---- 16-bit floats
-// -----------------------------------------------------------------------------------------------------
+// ---- 16-bit floats ----------------------------------------------------------------------------------------
 
 // {lo, hi} in one register, lo in the low half, round to nearest even.
 APR_DEV uint32_t pack_f16(float lo, float hi) {
@@ -119,8 +117,7 @@ APR_DEV float bf16_lo(uint32_t v) { return __uint_as_float(v << 16); }
 APR_DEV float bf16_hi(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
 APR_DEV uint16_t to_f16(float x) { return static_cast<uint16_t>(pack_f16(x, 0.0f)); }
 
-// ---- memory
-// ------------------------------------------------------------------------------------------------------------
+// ---- memory -----------------------------------------------------------------------------------------------
 
 APR_DEV uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
@@ -148,8 +145,7 @@ APR_DEV void prefetch_l2(const uint8_t* p, uint32_t bytes) {
 #endif
 }
 
-// ---- clusters (sm_90)
-// --------------------------------------------------------------------------------------------------
+// ---- clusters (sm_90) -------------------------------------------------------------------------------------
 
 APR_DEV void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
@@ -167,8 +163,7 @@ APR_DEV float load_cluster(uint32_t shared, uint32_t rank) {
   return v;
 }
 
-// ---- tensor cores
-// ------------------------------------------------------------------------------------------------------
+// ---- tensor cores -----------------------------------------------------------------------------------------
 
 APR_DEV void load_matrix4(uint32_t (&r)[4], uint32_t shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -3,17 +3,15 @@
 // compiler and by NVRTC.
 //
 // A template reads these from the prelude, namespace apr::spec (shapes are compile-time constants):
-//   all        kArch (90), kSms (multiprocessors), kMaxShared (bytes of shared memory that one CTA may ask
-//   for) linear     kM (GEMV: exact number of rows computed; GEMM: 0), kK, kSegments, Segment0.. {Codec,
-//   Layout, kN, kBias},
-//              using Segments = apr::SegmentList<Segment0, ...>; kEpilogue, kNorm, kInput, kOutput
+//   all        kArch (90), kSms (multiprocessors), kMaxShared (bytes of shared memory that a CTA may have)
+//   linear     kM (GEMV: exact number of rows computed; GEMM: 0), kK, kSegments,
+//              Segment0.. {Codec, Layout, kN, kBias}, using Segments = apr::SegmentList<Segment0, ...>;
+//              kEpilogue, kNorm, kInput, kOutput
 //   embed, weight_range   kK, kSegments = 1, Segment0, Segments; weight_range uses Segment0::kN
 //   rms_norm   kM (0 = run time), kK (columns of one norm), kGroups (norms side by side in a row), kOutput
-//   convert    kK, kOutput
-//   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kWindow (0 =
-//   none), kFused;
-//              attention for a few tokens: kOutput (float or int8; left out: float)
-//   convert    also kSwiglu (bool)
+//   convert    kK, kOutput, kSwiglu (bool)
+//   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kFused,
+//              kWindow (0 = none); attention for a few tokens: kOutput (float or int8; left out: float)
 //   swiglu, add, gather   kK (width)
 //   argmax, top_k         kN (width), kTopK
 // and one constant per entry of its own [params].
@@ -21,21 +19,21 @@
 // Rows. A value is float32 [rows][width]. A kernel with kM > 0 computes kM rows always; rows past the number
 // in use hold old data and are computed for nothing, so buffers have at least 8 rows. Kernels that have side
 // effects (the KV cache) and kernels with kM = 0 read the number of rows from the device.
-// Alignment. Every array starts on 16 bytes. Rows that are read four floats at a time (kK or kHeadDim a multiple of 4) keep
-// that: x_stride, q_stride and out_stride are multiples of 4 then.
+//
+// Alignment. Every array starts on 16 bytes. Rows that are read four floats at a time (kK or kHeadDim a
+// multiple of 4) keep that: x_stride, q_stride and out_stride are multiples of 4 then.
 #pragma once
 
 #include "apr/codec.h"
 
 namespace apr {
 
-// ---- the prelude's enumerators
-// ---------------------------------------------------------------------------------------
+// ---- the prelude's enumerators ----------------------------------------------------------------------------
 
 enum Epilogue : int {
   kEpilogueNone = 0,  // y[s] = x W[s]^T (+ bias[s]) for each segment s
-  kEpilogueResidual =
-      1,  // y[0] = residual + x W[0]^T (+ bias[0]); one segment; residual and y[0] may be the same
+  // y[0] = residual + x W[0]^T (+ bias[0]); one segment; residual and y[0] may be the same
+  kEpilogueResidual = 1,
   kEpilogueSwiglu = 2  // y[0] = silu(x W[0]^T) * (x W[1]^T); two segments of the same kN; biases added before
 };
 
@@ -44,8 +42,7 @@ enum Input : int {
   kInputInt8 = 1,    // LinearArgs::xq (GEMV over the integer view)
   kInputF16 = 2,     // LinearArgs::xh (GEMM): one f16 term, W as one f16 term: for weights of at most 16 bits
   kInputBf16x2 = 3,  // two bf16 terms, W as two bf16 terms, three products: for weights of more than 16 bits
-  kInputF16x2 =
-      4  // two f16 terms, W as one f16 term, two products: more exact than kInputF16 at twice the work
+  kInputF16x2 = 4  // two f16 terms, W as one: more exact than kInputF16 at twice the work
 };
 
 enum Output : int {  // of rms_norm and convert, and of a linear with kEpilogueSwiglu
@@ -80,8 +77,7 @@ struct SegmentList<S, Rest...> {
   };
 };
 
-// ---- what a module says about its launch
-// -----------------------------------------------------------------------------
+// ---- what a module says about its launch ------------------------------------------------------------------
 
 constexpr uint32_t kLaunchPdl =
     1;  // the kernel executes griddepcontrol.wait before it touches what earlier kernels write:
@@ -99,8 +95,7 @@ struct LaunchShape {
                            // of one specialisation that run one after the other share it
 };
 
-// ---- device-resident state of a step
-// -----------------------------------------------------------------------------------
+// ---- device-resident state of a step ----------------------------------------------------------------------
 
 // The host writes it, and the arrays that the args point to (tokens, positions, sequences, rows), in one copy
 // per step.
@@ -110,8 +105,7 @@ struct StepState {
   int32_t pad[2];
 };
 
-// ---- operands
-// ----------------------------------------------------------------------------------------------------------
+// ---- operands ---------------------------------------------------------------------------------------------
 
 struct Weight {
   const uint8_t* plane[4];  // [kN][kK / block][plane_bytes]; 256-byte aligned
@@ -184,7 +178,7 @@ struct NormArgs {
   float eps;
 };
 
-// convert: y = x in another form (int8 blocks, 16-bit terms). With `up` not null: y = silu(x) * up.
+// convert: y = x, or with kSwiglu silu(x) * up, in another form: int8 blocks, 16-bit terms.
 struct ConvertArgs {
   const int32_t* m;
   const float* x;   // [M][kK]

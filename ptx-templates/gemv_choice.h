@@ -35,8 +35,7 @@ constexpr int gemv_columns() {
   }
 }
 
-// ---- parameters that were left to the shape (0)
-// --------------------------------------------------------------------------
+// ---- parameters that were left to the shape (0) -----------------------------------------------------------
 
 struct GemvChoice {
   int lanes, rows, depth, warps, split, ctas;
@@ -91,6 +90,13 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
            kChunks * 2 >= c.lanes * c.split * 2 * 3 && c.warps % (2 * c.split) == 0)
       c.split *= 2;
     if (c.split > 1 && c.warps / c.split > 8) c.split = 1;  // barriers are few
+    // Rounds of tasks whose last one is nearly empty: half as long tasks for twice as many. Only floats have
+    // instructions to spare for the exchange.
+    const int idle1 = ceil_div(tasks, slots) * slots * 100 / tasks,
+              idle2 = ceil_div(tasks * 2, slots) * slots * 50 / tasks;
+    if (!Codec::kInteger && c.split == 1 && tasks > slots && idle2 + 5 <= idle1 && c.warps % 2 == 0 &&
+        c.warps <= 16 && kChunks >= c.lanes * 3)
+      c.split = 2;
   }
   if (c.depth == 0) {
     const int iters = ceil_div(kChunks, c.lanes * c.split),
