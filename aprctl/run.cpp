@@ -101,26 +101,35 @@ GenerateOptions generate_options(const CommandLine& line) {
   return options;
 }
 
-// The tokens of one chat turn: only the first carries BOS and the system message.
-std::vector<int32_t> chat_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::optional<std::string>& system,
-                               const std::string& text, bool first) {
+// The tokens of a chat's first turn: only it carries BOS and a system message.
+std::vector<int32_t> first_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::optional<std::string>& system,
+                                const std::string& text) {
   std::vector<ChatMessage> messages;
-  if (first && system) messages.push_back({"system", *system});
+  if (system) messages.push_back({"system", *system});
   messages.push_back({"user", text});
+  return tokenizer.encode(style.render(messages));
+}
+
+// Of a turn after an answer of the model's, which it ended itself or which was cut.
+std::vector<int32_t> next_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::string& text, bool ended) {
+  const ChatMessage message{"user", text};
   EncodeOptions options;
-  options.add_bos = first;
-  return tokenizer.encode(style.render(messages), options);
+  options.add_bos = false;
+  return tokenizer.encode(style.render_next({&message, 1}, ended), options);
 }
 
 void chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemplate& style, const std::optional<std::string>& system,
           bool quiet) {
   if (!quiet) fmt::print(stderr, "chat ({}); an empty line or Ctrl-D ends it, Ctrl-C ends an answer\n", style.name());
-  for (bool first = true;; first = false) {
+  std::optional<Finish> answer;  // how the last one ended
+  while (true) {
     fmt::print(stderr, "\n> ");
     std::string text;
     if (!std::getline(std::cin, text) || text.empty()) return;
     const InterruptGuard guard;
-    conversation.turn(chat_turn(tokenizer, style, system, text, first), show_now);
+    const std::vector<int32_t> turn = answer ? next_turn(tokenizer, style, text, *answer == Finish::EndOfText)
+                                             : first_turn(tokenizer, style, system, text);
+    answer = conversation.turn(turn, show_now).finish;
     show_now("\n");
   }
 }
@@ -164,7 +173,7 @@ int run_main(const Arguments& args) {
   }
   std::vector<int32_t> prompt;
   if (style) {
-    prompt = chat_turn(*tokenizer, *style, system, *text, true);
+    prompt = first_turn(*tokenizer, *style, system, *text);
   } else {
     EncodeOptions encode;
     encode.parse_special = line.flag("special");
