@@ -71,8 +71,8 @@ APR_FN void store8(float* p, const Float8& v) { __builtin_memcpy(p, &v, sizeof(v
 APR_FN float total(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
 inline float clamp(float f, float lo, float hi) {
-  f = f < lo ? lo : f;
-  return f > hi ? hi : f;
+  f = f > lo ? f : lo;  // in this order NaN becomes lo, and stays an integer when it is converted
+  return f < hi ? f : hi;
 }
 
 // 1 / scale; 0 for 0. A scale among the least subnormals has no finite inverse: then every column is at an end of the range.
@@ -92,8 +92,8 @@ float round_to(const float* x, const float* weight, float scale, float offset, f
     load8(x + i, v);
     load8(weight + i, w);
     Float8 value = (v - offset) * factor;
-    value = value < least ? least : value;
-    value = value > most ? most : value;
+    value = value > least ? value : least;
+    value = value < most ? value : most;
     value = (value + 12582912.0f) - 12582912.0f;  // nearest integer, ties to even: the sum leaves no fraction bits
     store8(q + i, value);
     const Float8 miss = v - (value * scale + offset);

@@ -23,7 +23,8 @@ int nibble_of(float value) {
   int8_t table[16];
   std::memcpy(table, &words, 16);
   int nibble = 0;
-  while (table[nibble] != static_cast<int8_t>(value)) ++nibble;
+  // What is no value of the table comes from weights beyond the format's range, whose scale is refused after packing.
+  while (nibble < 15 && table[nibble] != static_cast<int8_t>(value)) ++nibble;
   return nibble;
 }
 
@@ -104,15 +105,19 @@ struct MXFP4 {
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float peak = 0.0f;
     for (int i = 0; i < 32; ++i) peak = std::fmax(peak, std::fabs(x[i]));
-    const int middle = peak > 0.0f ? std::ilogb(peak) - 3 + 128 : 0;  // 2^(e - 128) * 8 <= peak
-    float best[32], least = INFINITY;
-    for (int e = middle - 1; e <= middle + 2; ++e) {
-      const int bounded = e < 0 ? 0 : e > 254 ? 254 : e;
+    // Errors are compared on weights brought to about 1, exactly: the squares of the greatest that fit would overflow.
+    const int exponent = peak > 0.0f ? std::ilogb(peak) : 0;
+    float unit[32], best[32] = {}, least = INFINITY;
+    for (int i = 0; i < 32; ++i) unit[i] = std::ldexp(x[i], -exponent);
+    block[0] = 0;
+    for (int step = -4; step <= -1; ++step) {
+      const int e = exponent + step + 128;  // 2^(e - 128) * 12 is the table's end: -3 puts the peak there or just below
+      if (e < 0 || e > 254) continue;
       float value[32];
-      const float error = kFp4.round<32>(x, weight, Codec::scale_of(static_cast<uint32_t>(bounded)), value);
+      const float error = kFp4.round<32>(unit, weight, std::ldexp(1.0f, step), value);
       if (!(error < least)) continue;
       least = error;
-      block[0] = static_cast<uint8_t>(bounded);
+      block[0] = static_cast<uint8_t>(e);
       std::memcpy(best, value, sizeof(best));
     }
     pack<Codec>(best, block + 1);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <stdexcept>
 
 namespace apr::test {
@@ -16,7 +17,7 @@ void put_half(uint8_t* p, uint16_t h) { std::memcpy(p, &h, 2); }
 }  // namespace
 
 void add_plugin(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  void* library = dlopen(std::filesystem::absolute(path).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) throw std::runtime_error(dlerror());
   const auto* plugin = static_cast<const apr_plugin*>(dlsym(library, APR_PLUGIN_SYMBOL));
   if (!plugin) throw std::runtime_error(path + " exports no " APR_PLUGIN_SYMBOL);

@@ -278,6 +278,26 @@ TEST_CASE("the quantiser's error") {
   }
 }
 
+TEST_CASE("weights of any size that a format can hold") {
+  // Powers of two from the least to the greatest: what does not overflow comes back to within the format's coarseness, also where
+  // the squares that a search compares would overflow.
+  for (const char* name : {"f32", "bf16", "mxfp4"}) {
+    const auto* f = find_format(name);
+    if (!f) continue;
+    for (int exponent = -120; exponent <= 125; ++exponent) {
+      CAPTURE(std::string(name));
+      CAPTURE(exponent);
+      std::vector<float> x(64), back(64);
+      for (size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(static_cast<float>(i % 13) - 6.0f, exponent - 1);
+      std::vector<uint8_t> packed(row_bytes(*f, 64));
+      Message message;
+      REQUIRE(f->quantize(x.data(), 1, 64, nullptr, packed.data(), &message) == APR_OK);
+      f->dequantize(packed.data(), 1, 64, back.data());
+      for (size_t i = 0; i < x.size(); ++i) REQUIRE(std::fabs(back[i] - x[i]) <= std::ldexp(0.5f, exponent));
+    }
+  }
+}
+
 TEST_CASE("importance moves the error to where it matters less") {
   for (const auto* f : formats()) {
     if (f->int_group == 0) continue;
