@@ -11,7 +11,7 @@ AttentionWorkspace::AttentionWorkspace(uint32_t query_rows, uint32_t padded) {
   const uint64_t at_q = l.add(matrix), at_o = l.add(matrix), at_total = l.add(matrix);
   const uint64_t at_max = l.add(column), at_sum = l.add(column), at_total_max = l.add(column), at_total_sum = l.add(column);
   const uint64_t at_first = l.add(column), at_last = l.add(column);
-  const uint64_t at_tile = l.add(uint64_t{2} * kTileKeys * padded * 4), at_score = l.add(2 * kTileKeys * 4);
+  const uint64_t at_tile = l.add(uint64_t{2} * kTileKeys * padded * 4), at_score = l.add(kScoreRows * kTileKeys * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<float>(at_q), o = memory_.as<float>(at_o), total = memory_.as<float>(at_total);
   max = memory_.as<float>(at_max), sum = memory_.as<float>(at_sum);
@@ -51,19 +51,18 @@ AttendChunk prepare(const AttentionOp& op, const StepState& state, AttentionWork
     for (uint32_t g = 0; g < group; ++g, ++r, q += kv.head_dim) {
       float* to = ws.q + r * padded;
       for (uint32_t d = 0; d < kv.head_dim; ++d) to[d] = q[d] * op.scale;
-      for (uint32_t d = kv.head_dim; d < padded; ++d) to[d] = 0.0f;
       ws.last[r] = position;
       ws.first[r] = op.window > 0 && static_cast<uint32_t>(position) >= op.window ? position - static_cast<int32_t>(op.window) + 1 : 0;
     }
   }
   const auto sequence = static_cast<uint32_t>(state.sequences[state.order[block.begin]]);
-  const uint64_t at = kv.at(sequence, kv_head, 0);
   AttendChunk c{};
   c.rows = r;
+  c.head_dim = kv.head_dim;
   c.padded = padded;
   c.half = kv.element_bytes == 2;
-  c.k = kv.k + at;
-  c.v = kv.v + at;
+  c.k = kv.keys(sequence, kv_head);
+  c.v = kv.values(sequence, kv_head);
   c.first = ws.first;
   c.last = ws.last;
   c.q = ws.q;

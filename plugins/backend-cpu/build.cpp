@@ -394,8 +394,10 @@ Program build_program(const apr_plan* plan, const ProgramOptions& options) {
 
   Layout layout;
   std::vector<uint64_t> at;
-  for (const auto& kv : program.caches)
-    for (int side = 0; side < 2; ++side) at.push_back(layout.add(kv->bytes_per_sequence() * options.n_sequences));
+  for (const auto& kv : program.caches) {
+    at.push_back(layout.add(kv->k_bytes(options.n_sequences)));
+    at.push_back(layout.add(kv->v_bytes(options.n_sequences)));
+  }
   program.kv = Memory(layout.bytes(), "the KV cache");
   for (size_t i = 0; i < program.caches.size(); ++i) {
     program.caches[i]->k = program.kv.as<uint8_t>(at[2 * i]);

@@ -63,7 +63,7 @@ void apr_session::describe() {
       const KvCache& kv = *phase.attention.kv;
       c.config += kv.element_bytes == 2 ? " kv=f16" : " kv=f32";
       c.config += " chunk=" + std::to_string(kChunkKeys) + " group=" + std::to_string(phase.attention.shape->group);
-      info_.kv_token_bytes += 2 * uint64_t{kv.heads} * kv.padded * kv.element_bytes;
+      info_.kv_token_bytes += uint64_t{kv.heads} * (kv.head_dim + kv.padded) * kv.element_bytes;
     }
     if (op.kind == APR_OP_SWIGLU && phase.kind == PhaseKind::Linear) c.reason = "in the tasks of the products that it joins";
     choices_.push_back(std::move(c));

@@ -71,14 +71,15 @@ struct RopeTable {
   float* data = nullptr;  // [n_batch][dims]: cos [dims / 2], sin [dims / 2]
 };
 
-// Keys and values of one attention op: [sequences][kv_heads][positions][padded], binary16 or float.
+// Keys and values of one attention op, binary16 or float, for each sequence and head: tiles of keys [head_dim][kTileKeys], rows
+// of values [padded].
 struct KvCache {
-  uint32_t heads, head_dim, padded, positions, element_bytes;
+  uint32_t heads, head_dim, padded, positions, element_bytes;  // positions: a multiple of kTileKeys
   uint8_t *k = nullptr, *v = nullptr;
-  uint64_t bytes_per_sequence() const { return uint64_t{heads} * positions * padded * element_bytes; }
-  uint64_t at(uint32_t sequence, uint32_t head, uint32_t position) const {
-    return ((uint64_t{sequence} * heads + head) * positions + position) * padded * element_bytes;
-  }
+  uint64_t k_bytes(uint32_t sequences) const { return uint64_t{sequences} * heads * positions * head_dim * element_bytes; }
+  uint64_t v_bytes(uint32_t sequences) const { return uint64_t{sequences} * heads * positions * padded * element_bytes; }
+  uint8_t* keys(uint32_t sequence, uint32_t head) const { return k + k_bytes(1) * sequence + k_bytes(1) / heads * head; }
+  uint8_t* values(uint32_t sequence, uint32_t head) const { return v + v_bytes(1) * sequence + v_bytes(1) / heads * head; }
 };
 
 using RowFn = void (*)(const RowOp& op, const StepState& state, uint32_t row);

@@ -48,27 +48,28 @@ void rope_table(const RowOp& op, const StepState& state, uint32_t row) {
 }
 
 namespace {
-template <class Store>
-void store(const RowOp& op, const StepState& state, uint32_t row, Store&& write) {
+// T: uint16_t for binary16, or float. convert: head_dim floats to T.
+template <class T, class Convert>
+void store(const RowOp& op, const StepState& state, uint32_t row, Convert&& convert) {
   const KvCache& kv = *op.kv;
   const float *k = state.in(op.a, row), *v = state.in(op.b, row);
   const auto sequence = static_cast<uint32_t>(state.sequences[row]), position = static_cast<uint32_t>(state.positions[row]);
-  for (uint32_t h = 0; h < kv.heads; ++h) {
-    const uint64_t at = kv.at(sequence, h, position);
-    write(k + h * kv.head_dim, kv.k + at);
-    write(v + h * kv.head_dim, kv.v + at);
+  for (uint32_t h = 0; h < kv.heads; ++h, k += kv.head_dim, v += kv.head_dim) {
+    T* values = reinterpret_cast<T*>(kv.values(sequence, h)) + uint64_t{position} * kv.padded;
+    T* keys = reinterpret_cast<T*>(kv.keys(sequence, h)) + uint64_t{position / kTileKeys} * kTileKeys * kv.head_dim +
+              position % kTileKeys;
+    // Keys pass through their place for values, which is written last.
+    convert(k, kv.head_dim, values);
+    for (uint32_t d = 0; d < kv.head_dim; ++d) keys[d * kTileKeys] = values[d];
+    convert(v, kv.head_dim, values);
   }
 }
 }  // namespace
 
-void store_half(const RowOp& op, const StepState& state, uint32_t row) {
-  store(op, state, row, [&](const float* from, uint8_t* to) {
-    state.kernels->to_half(from, op.kv->head_dim, reinterpret_cast<uint16_t*>(to));
-  });
-}
+void store_half(const RowOp& op, const StepState& state, uint32_t row) { store<uint16_t>(op, state, row, state.kernels->to_half); }
 
 void store_float(const RowOp& op, const StepState& state, uint32_t row) {
-  store(op, state, row, [&](const float* from, uint8_t* to) { std::memcpy(to, from, op.kv->head_dim * sizeof(float)); });
+  store<float>(op, state, row, [](const float* from, uint64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); });
 }
 
 void pad_quantized(const Quantized& to, uint32_t row) {

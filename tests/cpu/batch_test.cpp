@@ -229,8 +229,8 @@ TEST_CASE("what a session says about itself") {
   }
   CHECK(info.weight_bytes == weights);
   CHECK(info.token_bytes == token);
-  // 2 layers, k and v, 2 heads of 24 columns (padded to 32), binary16; 100 positions are 4 tiles of 32.
-  CHECK(info.kv_token_bytes == 2 * 2 * 2 * 32 * 2);
+  // 2 layers, 2 heads of 24 columns (values padded to 32), binary16; 100 positions are 4 tiles of 32.
+  CHECK(info.kv_token_bytes == 2 * 2 * (24 + 32) * 2);
   CHECK(info.kv_bytes >= info.kv_token_bytes * 128 * 3);
   CHECK(info.scratch_bytes > 0);
   CHECK(info.load_seconds > 0);

@@ -1,8 +1,9 @@
 // Attention of a few query rows over one chunk of a KV head's cache, for any vector type of the simd_*.h headers.
 //
-// Keys and values are converted to float a tile of 32 at a time, then every row of queries uses the tile: one conversion
-// serves all heads of a group and all tokens of a block. The softmax is online within a chunk. A row's arithmetic does
-// not depend on which rows it is computed with, so a token's result is the same in a prompt and alone.
+// A tile of 32 keys is scored for a group of rows at once: a vector of keys' columns times each row's column, no sums across
+// lanes. With many rows the tile is converted to float first, so that its conversion is shared; the bits are the same. The
+// softmax is online within a chunk. A row's arithmetic does not depend on which rows it is computed with, so a token's result
+// is the same in a prompt and alone.
 #pragma once
 
 #include "rows.h"
@@ -14,36 +15,35 @@ struct Attention {
   static constexpr int W = V::kWidth;
   static constexpr int kTile = kTileKeys;
 
-  static const float* tile_of(const void* cache, bool half, int32_t key, int count, uint32_t padded, float* tile) {
-    if (!half) return static_cast<const float*>(cache) + static_cast<uint64_t>(key) * padded;
-    const uint16_t* p = static_cast<const uint16_t*>(cache) + static_cast<uint64_t>(key) * padded;
-    const uint64_t n = static_cast<uint64_t>(count) * padded;
-    for (uint64_t i = 0; i < n; i += W) V::from_half(p + i).store(tile + i);
-    return tile;
-  }
+  static V load(const float* p) { return V::load(p); }
+  static V load(const uint16_t* p) { return V::from_half(p); }
 
-  // score[r][j] = q[r] . k[j] for the blocks of keys that hold [lo, hi). W sums of W lanes are formed together.
-  template <int kRows>
-  static void scores(const float* q, const float* k, uint32_t padded, int lo, int hi, float* score) {
-    constexpr int kKeys = W / kRows;
+  // score[r][j] = q[r] . k[j] for the vectors of keys that hold [lo, hi).
+  template <int kRows, class T>
+  static void scores(const float* q, uint32_t padded, const T* k, uint32_t head_dim, int lo, int hi, float* score) {
+    constexpr int kVectors = 2, kKeys = kVectors * W;
     for (int j = lo / kKeys * kKeys; j < hi; j += kKeys) {
-      V acc[W];
-      for (int i = 0; i < W; ++i) acc[i] = V::zero();
-      const float* keys = k + static_cast<uint64_t>(j) * padded;
-      for (uint32_t d = 0; d < padded; d += W) {
-        V x[kRows];
+      V acc[kRows][kVectors];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-        for (int r = 0; r < kRows; ++r) x[r] = V::load(q + r * padded + d);
-#pragma GCC unroll 16
-        for (int i = 0; i < kKeys; ++i) {
-          const V key = V::load(keys + i * padded + d);
+        for (int c = 0; c < kVectors; ++c) acc[r][c] = V::zero();
+      const T* column = k + j;
+      for (uint32_t d = 0; d < head_dim; ++d, column += kTile) {
+        V key[kVectors];
 #pragma GCC unroll 2
-          for (int r = 0; r < kRows; ++r) acc[r * kKeys + i] = V::fma(x[r], key, acc[r * kKeys + i]);
+        for (int c = 0; c < kVectors; ++c) key[c] = load(column + c * W);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const V x = V::set(q[r * padded + d]);
+#pragma GCC unroll 2
+          for (int c = 0; c < kVectors; ++c) acc[r][c] = V::fma(x, key[c], acc[r][c]);
         }
       }
-      float sums[W];
-      V::sums(acc).store(sums);
-      for (int r = 0; r < kRows; ++r) __builtin_memcpy(score + r * kTile + j, sums + r * kKeys, kKeys * sizeof(float));
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+        for (int c = 0; c < kVectors; ++c) acc[r][c].store(score + r * kTile + j + c * W);
     }
   }
 
@@ -72,64 +72,115 @@ struct Attention {
   }
 
   // o[r][d] = o[r][d] * keep[r] + sum over keys of p[r][key] * v[key][d], kVectors vectors of columns from d.
-  template <int kRows, int kVectors>
-  static void outputs(const float* p, const float* v, uint32_t padded, int lo, int hi, const float* keep, float* o) {
+  template <int kRows, int kVectors, class T>
+  static void outputs(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep, float* o) {
     V acc[kRows][kVectors];
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) acc[r][c] = V::load(o + r * padded + c * W) * V::set(keep[r]);
-    for (int key = lo; key < hi; ++key) {
-      const float* row = v + static_cast<uint64_t>(key) * padded;
+    const T* row = v + static_cast<uint64_t>(lo) * padded;
+    for (int key = lo; key < hi; ++key, row += padded) {
       V weight[kRows];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) weight[r] = V::set(p[r * kTile + key]);
 #pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) {
-        const V value = V::load(row + c * W);
-#pragma GCC unroll 2
+        const V value = load(row + c * W);
+#pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) acc[r][c] = V::fma(weight[r], value, acc[r][c]);
       }
     }
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) acc[r][c].store(o + r * padded + c * W);
   }
 
-  template <int kRows>
-  static void tile_rows(const AttendChunk& c, uint32_t row, const float* k, const float* v, int lo, int hi) {
-    scores<kRows>(c.q + row * c.padded, k, c.padded, lo, hi, c.score);
+  template <int kRows, class T>
+  static void all_columns(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep, float* o) {
+    constexpr int kMany = V::kOutVectors;
+    uint32_t d = 0;
+    for (; d + kMany * W <= padded; d += kMany * W) outputs<kRows, kMany>(p, v + d, padded, lo, hi, keep, o + d);
+    if constexpr (kMany > 4)
+      for (; d + 4 * W <= padded; d += 4 * W) outputs<kRows, 4>(p, v + d, padded, lo, hi, keep, o + d);
+    for (; d + 2 * W <= padded; d += 2 * W) outputs<kRows, 2>(p, v + d, padded, lo, hi, keep, o + d);
+    for (; d < padded; d += W) outputs<kRows, 1>(p, v + d, padded, lo, hi, keep, o + d);
+  }
+
+  // kRows rows that see the same keys [lo, hi) of a tile.
+  template <int kRows, class T>
+  static void group(const AttendChunk& c, uint32_t row, const T* k, const T* v, int lo, int hi) {
+    scores<kRows>(c.q + row * c.padded, c.padded, k, c.head_dim, lo, hi, c.score);
     float keep[kRows];
     for (int r = 0; r < kRows; ++r) keep[r] = soften(c.score + r * kTile, lo, hi, c.max + row + r, c.sum + row + r);
     float* o = c.o + row * c.padded;
-    uint32_t d = 0;
-    constexpr int kMany = V::kOutVectors;
-    for (; d + kMany * W <= c.padded; d += kMany * W) outputs<kRows, kMany>(c.score, v + d, c.padded, lo, hi, keep, o + d);
-    if constexpr (kMany > 4)
-      for (; d + 4 * W <= c.padded; d += 4 * W) outputs<kRows, 4>(c.score, v + d, c.padded, lo, hi, keep, o + d);
-    for (; d + 2 * W <= c.padded; d += 2 * W) outputs<kRows, 2>(c.score, v + d, c.padded, lo, hi, keep, o + d);
-    for (; d < c.padded; d += W) outputs<kRows, 1>(c.score, v + d, c.padded, lo, hi, keep, o + d);
+    constexpr int kParts = (kRows + V::kOutRows - 1) / V::kOutRows, kSmall = kRows / kParts, kLarge = kRows - kSmall * kParts;
+    int r = 0;
+    if constexpr (kLarge > 0)
+      for (; r < kLarge * (kSmall + 1); r += kSmall + 1)
+        all_columns<kSmall + 1>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, o + r * c.padded);
+    for (; r < kRows; r += kSmall) all_columns<kSmall>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, o + r * c.padded);
+  }
+
+  template <class T>
+  static void rows(const AttendChunk& c, uint32_t row, uint32_t n, const T* k, const T* v, int lo, int hi) {
+    static_assert(V::kScoreRows <= static_cast<int>(kScoreRows));
+    // Groups as equal as possible: 8 rows are 4 and 4, not 6 and 2.
+    const uint32_t groups = (n + V::kScoreRows - 1) / V::kScoreRows;
+    for (uint32_t g = 0; g < groups; ++g) {
+      const uint32_t begin = n * g / groups, count = n * (g + 1) / groups - begin;
+      switch (count) {
+        case 1: group<1>(c, row + begin, k, v, lo, hi); break;
+        case 2: group<2>(c, row + begin, k, v, lo, hi); break;
+        case 3: group<3>(c, row + begin, k, v, lo, hi); break;
+        case 4: group<4>(c, row + begin, k, v, lo, hi); break;
+        case 5:
+          if constexpr (V::kScoreRows >= 5) group<5>(c, row + begin, k, v, lo, hi);
+          break;
+        default:
+          if constexpr (V::kScoreRows >= 6) group<6>(c, row + begin, k, v, lo, hi);
+          break;
+      }
+    }
+  }
+
+  static void convert(const uint16_t* from, uint64_t n, float* to) {
+    for (uint64_t i = 0; i < n; i += W) V::from_half(from + i).store(to + i);
+  }
+
+  // Rows that see the same keys of a tile, together.
+  template <class T>
+  static void tile(const AttendChunk& c, int32_t key, int count, const T* k, const T* v) {
+    const auto lo = [&](uint32_t r) { return c.first[r] > key ? c.first[r] - key : 0; };
+    const auto hi = [&](uint32_t r) { return c.last[r] - key < count ? c.last[r] - key + 1 : count; };
+    for (uint32_t r = 0, n; r < c.rows; r += n) {
+      const int from = lo(r), to = hi(r);
+      for (n = 1; r + n < c.rows && lo(r + n) == from && hi(r + n) == to;) ++n;
+      if (from < to) rows(c, r, n, k, v, from, to);
+    }
   }
 
   static void attend(const AttendChunk& c) {
+    // Fewer rows use a tile too few times for its conversion to pay.
+    constexpr uint32_t kManyRows = 9;
     for (uint32_t r = 0; r < c.rows; ++r) c.max[r] = -__builtin_inff(), c.sum[r] = 0.0f;
     __builtin_memset(c.o, 0, sizeof(float) * c.rows * c.padded);
     for (int32_t key = c.begin; key < c.end; key += kTile) {
       const int count = c.end - key < kTile ? c.end - key : kTile;
-      const auto lo = [&](uint32_t r) { return c.first[r] > key ? c.first[r] - key : 0; };
-      const auto hi = [&](uint32_t r) { return c.last[r] - key < count ? c.last[r] - key + 1 : count; };
-      const float *k = nullptr, *v = nullptr;
-      for (uint32_t r = 0; r < c.rows;) {
-        const int from = lo(r), to = hi(r);
-        const bool pair = r + 1 < c.rows && lo(r + 1) == from && hi(r + 1) == to;
-        if (from < to) {
-          if (!k) {
-            k = tile_of(c.k, c.half, key, count, c.padded, c.tile);
-            v = tile_of(c.v, c.half, key, count, c.padded, c.tile + kTile * c.padded);
-          }
-          if (pair)
-            tile_rows<2>(c, r, k, v, from, to);
-          else
-            tile_rows<1>(c, r, k, v, from, to);
-        }
-        r += pair ? 2 : 1;
+      const uint64_t k_at = static_cast<uint64_t>(key) * c.head_dim, v_at = static_cast<uint64_t>(key) * c.padded;
+      if (!c.half) {
+        tile(c, key, count, static_cast<const float*>(c.k) + k_at, static_cast<const float*>(c.v) + v_at);
+        continue;
+      }
+      const uint16_t *k = static_cast<const uint16_t*>(c.k) + k_at, *v = static_cast<const uint16_t*>(c.v) + v_at;
+      if (c.rows < kManyRows) {
+        tile(c, key, count, k, v);
+      } else {
+        float* const v_tile = c.tile + kTile * c.padded;
+        convert(k, kTile * uint64_t{c.head_dim}, c.tile);
+        convert(v, count * uint64_t{c.padded}, v_tile);
+        tile<float>(c, key, count, c.tile, v_tile);
       }
     }
   }

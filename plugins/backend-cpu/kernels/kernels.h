@@ -69,9 +69,12 @@ struct GemmFloat {
   bool accumulate;
 };
 
-// One chunk of the context for some rows of queries that share a KV head. Key j of the head's cache is k[j * padded].
+// One chunk of the context for some rows of queries that share a KV head. The head's keys lie in tiles of kTileKeys
+// positions, column after column, [head_dim][kTileKeys], so that a vector holds one column of many keys; values lie row after
+// row, [padded].
 struct AttendChunk {
   uint32_t rows;
+  uint32_t head_dim;
   uint32_t padded;      // head_dim rounded up to a multiple of 16
   bool half;            // k and v are binary16, otherwise float
   const void* k;
@@ -79,13 +82,14 @@ struct AttendChunk {
   const int32_t* first; // [rows] first key that a row may see
   const int32_t* last;  // [rows] last key that it may see
   int32_t begin, end;   // keys of this chunk; begin is a multiple of kTileKeys
-  const float* q;       // [rows][padded], scaled, padded with zeros; 64-byte aligned like all that follows
+  const float* q;       // [rows][padded], scaled; 64-byte aligned like all that follows
   float* tile;          // workspace [2 * kTileKeys][padded]
-  float* score;         // workspace [2][kTileKeys]
+  float* score;         // workspace [kScoreRows][kTileKeys]
   float* o;             // [rows][padded]: sum of exp(s - max) * v
   float* max;           // [rows] -inf when the row sees no key of the chunk
   float* sum;           // [rows] sum of exp(s - max)
 };
+inline constexpr uint32_t kScoreRows = 8;
 
 struct Kernels {
   apr_isa isa;

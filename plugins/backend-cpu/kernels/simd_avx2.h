@@ -10,7 +10,10 @@ namespace apr::cpu {
 struct F32x8 {
   static constexpr int kWidth = 8;
   static constexpr int kBlockRows = 2;   // 2 x 4 accumulators, 4 weights: within 16 registers
-  static constexpr int kOutVectors = 4;  // two rows of it are 8 accumulators: the latency of two FMA ports
+  // Attention, as in simd_portable.h. 8 and 12 sums of 16 registers: two FMA ports of latency 4 want 8.
+  static constexpr int kScoreRows = 4;
+  static constexpr int kOutRows = 3;
+  static constexpr int kOutVectors = 4;
   __m256 v;
 
   static F32x8 zero() { return {_mm256_setzero_ps()}; }

@@ -10,7 +10,10 @@ namespace apr::cpu {
 struct F32x16 {
   static constexpr int kWidth = 16;
   static constexpr int kBlockRows = 4;   // 4 x 4 accumulators
-  static constexpr int kOutVectors = 8;  // two rows of it are 16 accumulators
+  // Attention, as in simd_portable.h. 12 and 24 sums of 32 registers.
+  static constexpr int kScoreRows = 6;
+  static constexpr int kOutRows = 3;
+  static constexpr int kOutVectors = 8;
   __m512 v;
 
   static F32x16 zero() { return {_mm512_setzero_ps()}; }

@@ -9,7 +9,9 @@ namespace apr::cpu {
 struct F32x4 {
   static constexpr int kWidth = 4;
   static constexpr int kBlockRows = 2;     // GEMM block: rows of x
-  static constexpr int kOutVectors = 4;    // attention: vectors of one output row held in registers
+  static constexpr int kScoreRows = 4;     // attention: rows of queries that are scored together, times two vectors of keys
+  static constexpr int kOutRows = 2;       // attention: rows of output that are summed together ...
+  static constexpr int kOutVectors = 4;    // ... so many vectors of them at a time
   typedef float Vec __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
   Vec v;
