@@ -81,6 +81,7 @@ void bound(AttendChunk& c, uint32_t chunk) {
   constexpr auto tile = static_cast<int32_t>(kTileKeys);
   c.begin = std::max(static_cast<int32_t>(chunk * kChunkKeys), first / tile * tile);
   c.end = std::min(static_cast<int32_t>((chunk + 1) * kChunkKeys), last + 1);
+  c.stored = last + 1;
 }
 
 void whole_context(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws, const TokenBlock& block,

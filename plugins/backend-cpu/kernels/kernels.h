@@ -82,6 +82,7 @@ struct AttendChunk {
   const int32_t* first; // [rows] first key that a row may see
   const int32_t* last;  // [rows] last key that it may see
   int32_t begin, end;   // keys of this chunk; begin is a multiple of kTileKeys
+  int32_t stored;       // keys that are worth reading ahead, those of this chunk and of the next ones
   const float* q;       // [rows][padded], scaled; 64-byte aligned like all that follows
   float* tile;          // workspace [2 * kTileKeys][padded]
   float* score;         // workspace [kScoreRows][kTileKeys]

@@ -31,6 +31,11 @@ struct F32x8 {
   friend F32x8 operator*(F32x8 a, F32x8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
   friend F32x8 operator/(F32x8 a, F32x8 b) { return {_mm256_div_ps(a.v, b.v)}; }
   static F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  // In a register, where a compiler would load it again for each use.
+  static F32x8 keep(F32x8 x) {
+    __asm__("" : "+x"(x.v));
+    return x;
+  }
   // A NaN in b is kept.
   static F32x8 max(F32x8 a, F32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
   static F32x8 min(F32x8 a, F32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }

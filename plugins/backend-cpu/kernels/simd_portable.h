@@ -38,6 +38,8 @@ struct F32x4 {
   friend F32x4 operator*(F32x4 a, F32x4 b) { return {a.v * b.v}; }
   friend F32x4 operator/(F32x4 a, F32x4 b) { return {a.v / b.v}; }
   static F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {a.v * b.v + c.v}; }
+  // In a register, where a compiler would load it again for each use.
+  static F32x4 keep(F32x4 x) { return x; }
   // A NaN in b is kept.
   static F32x4 max(F32x4 a, F32x4 b) { return {a.v > b.v ? a.v : b.v}; }
   static F32x4 min(F32x4 a, F32x4 b) { return {a.v < b.v ? a.v : b.v}; }
