@@ -93,7 +93,8 @@ struct Segment {
 // The prelude as data.
 struct Spec {
   std::string op;
-  bool integer = false;  // a GEMV over the integer view
+  bool integer = false;     // a GEMV over the integer view
+  bool transposed = false;  // tests/gpu/faults: W is read as if it were [K, N]
   std::map<std::string, long> constants;
   std::vector<Segment> segments;
 
@@ -122,6 +123,7 @@ Spec parse(const std::string& source) {
   Spec spec;
   spec.op = op_of(source);
   spec.integer = source.substr(0, source.find('\n')).find(": linear int ") != std::string::npos;
+  spec.transposed = source.find("SEEDED FAULT: transposed") != std::string::npos;
   const std::string prelude = between(source, "namespace apr::spec {\n", "}  // namespace apr::spec");
   for (size_t at = 0; at < prelude.size();) {
     const std::string line = prelude.substr(at, prelude.find('\n', at) - at);
@@ -239,6 +241,16 @@ Row rounded_to_int8(const Row& x) {
   return y;
 }
 
+// Row n of the result holds elements k * N + n.
+std::vector<Row> read_transposed(const std::vector<Row>& matrix) {
+  Row flat;
+  for (const Row& row : matrix) flat.insert(flat.end(), row.begin(), row.end());
+  std::vector<Row> out(matrix.size(), Row(matrix[0].size()));
+  for (size_t n = 0; n < out.size(); ++n)
+    for (size_t k = 0; k < out[n].size(); ++k) out[n][k] = flat[k * out.size() + n];
+  return out;
+}
+
 // ---- operations --------------------------------------------------------------------------------------------------------
 
 void linear(const Spec& spec, const LinearArgs& a) {
@@ -251,15 +263,19 @@ void linear(const Spec& spec, const LinearArgs& a) {
   }
   if (spec.get("kOutput") != kOutputFloat && spec.get("kEpilogue") != kEpilogueSwiglu) throw std::runtime_error("only SwiGLU quantises its result");
   std::vector<std::vector<Row>> y(spec.segments.size(), std::vector<Row>(static_cast<size_t>(rows)));
-  for (size_t s = 0; s < spec.segments.size(); ++s)
-    for (int n = 0; n < spec.segments[s].n; ++n) {
-      const Row w = (*spec.segments[s].read)(a.w[s], static_cast<uint64_t>(n), k);
+  for (size_t s = 0; s < spec.segments.size(); ++s) {
+    std::vector<Row> matrix;
+    for (int n = 0; n < spec.segments[s].n; ++n) matrix.push_back((*spec.segments[s].read)(a.w[s], static_cast<uint64_t>(n), k));
+    if (spec.transposed) matrix = read_transposed(matrix);
+    for (const Row& w : matrix) {
+      const size_t n = y[s].empty() ? 0 : y[s][0].size();
       for (size_t r = 0; r < x.size(); ++r) {
         double sum = spec.segments[s].bias ? a.bias[s][n] : 0.0;
         for (size_t i = 0; i < w.size(); ++i) sum += w[i] * x[r][i];
         y[s][r].push_back(sum);
       }
     }
+  }
   const auto store = [&](size_t out, size_t r, int n, double v) { a.y[out][r * a.y_stride[out] + static_cast<size_t>(n)] = static_cast<float>(v); };
   for (size_t r = 0; r < x.size(); ++r)
     for (size_t s = 0; s < y.size(); ++s)
