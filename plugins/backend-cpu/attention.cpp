@@ -12,12 +12,13 @@ AttentionWorkspace::AttentionWorkspace(uint32_t query_rows, uint32_t padded) {
   const uint64_t at_max = l.add(column), at_sum = l.add(column), at_total_max = l.add(column), at_total_sum = l.add(column);
   const uint64_t at_first = l.add(column), at_last = l.add(column);
   const uint64_t at_tile = l.add(uint64_t{2} * kTileKeys * padded * 4), at_score = l.add(kScoreRows * kTileKeys * 4);
+  const uint64_t at_lanes = l.add(uint64_t{query_rows} * kLanes * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<float>(at_q), o = memory_.as<float>(at_o), total = memory_.as<float>(at_total);
   max = memory_.as<float>(at_max), sum = memory_.as<float>(at_sum);
   total_max = memory_.as<float>(at_total_max), total_sum = memory_.as<float>(at_total_sum);
   first = memory_.as<int32_t>(at_first), last = memory_.as<int32_t>(at_last);
-  tile = memory_.as<float>(at_tile), score = memory_.as<float>(at_score);
+  tile = memory_.as<float>(at_tile), score = memory_.as<float>(at_score), lanes = memory_.as<float>(at_lanes);
 }
 
 AttentionPartials::AttentionPartials(const Program& program, uint32_t n_ctx, uint32_t n_batch) {
@@ -68,6 +69,7 @@ AttendChunk prepare(const AttentionOp& op, const StepState& state, AttentionWork
   c.q = ws.q;
   c.tile = ws.tile;
   c.score = ws.score;
+  c.lanes = ws.lanes;
   c.o = ws.o;
   c.max = ws.max;
   c.sum = ws.sum;

@@ -14,7 +14,7 @@ class AttentionWorkspace {
   float *q, *o, *total;                  // [query_rows][padded]
   float *max, *sum, *total_max, *total_sum;  // [query_rows]
   int32_t *first, *last;                 // [query_rows]
-  float *tile, *score;
+  float *tile, *score, *lanes;
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:

@@ -14,7 +14,7 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
   const uint64_t at_row_scale = l.add(groups * kPanelRows * 4), at_row_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_scale = l.add(groups * kPanelRows * 4), at_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_w = l.add(kPanelRows / 2 * step * 4);
-  const uint64_t at_c = l.add(uint64_t{n_batch} * kPanelRows * 4);
+  const uint64_t at_c0 = l.add(uint64_t{n_batch} * kPanelRows * 4), at_c1 = l.add(uint64_t{n_batch} * kPanelRows * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<int8_t>(at_q);
   panel = memory_.as<uint8_t>(at_panel);
@@ -23,7 +23,8 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
   scale = memory_.as<float>(at_scale);
   offset = memory_.as<float>(at_offset);
   w = memory_.as<float>(at_w);
-  c = memory_.as<float>(at_c);
+  c[0] = memory_.as<float>(at_c0);
+  c[1] = memory_.as<float>(at_c1);
 }
 
 namespace {
@@ -58,14 +59,17 @@ void gemv(const LinearPart& part, uint32_t m, uint64_t n0, uint64_t n1) {
     }
 }
 
+void quantize_act(const LinearUnit& u, const StepState& state, uint32_t row, uint64_t n0, uint64_t n1) {
+  if (!u.act_quantized) return;
+  state.kernels->quantize(out_row(*u.act, row), n0, n1, u.act_quantized->row(row));
+  if (n1 == u.act->width) row_ops::pad_quantized(*u.act_quantized, row);
+}
+
 // SWIGLU of columns [n0, n1), and their quantisation.
-void activate(const LinearUnit& u, const StepState& state, uint32_t m0, uint32_t m1, uint64_t n0, uint64_t n1) {
-  for (uint32_t i = m0; i < m1; ++i) {
-    float* act = out_row(*u.act, i);
-    state.kernels->swiglu(out_row(*u.part.out, i) + n0, out_row(*u.up.out, i) + n0, n1 - n0, act + n0);
-    if (!u.act_quantized) continue;
-    state.kernels->quantize(act, n0, n1, u.act_quantized->row(i));
-    if (n1 == u.act->width) row_ops::pad_quantized(*u.act_quantized, i);
+void activate(const LinearUnit& u, const StepState& state, uint32_t m, uint64_t n0, uint64_t n1) {
+  for (uint32_t i = 0; i < m; ++i) {
+    state.kernels->swiglu(out_row(*u.part.out, i) + n0, out_row(*u.up.out, i) + n0, n1 - n0, out_row(*u.act, i) + n0);
+    quantize_act(u, state, i, n0, n1);
   }
 }
 
@@ -193,15 +197,22 @@ void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace&
   }
 }
 
-// One product's tile, with its bias, to its rows.
+// One product's tile, without its bias.
 void gemm(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
           uint32_t m1, float* c, const Upcoming& then) {
   if (part.quantized)
     gemm_int(part, state, ws, n0, n, m0, m1, c, then);
   else
     gemm_float(part, state, ws, n0, n, m0, m1, c, then);
-  state.kernels->store_tile(c, m1 - m0, n, part.bias ? part.bias + n0 : nullptr, out_row(*part.out, m0) + n0, part.out->stride);
 }
+
+void store_rows(const LinearPart& part, const StepState& state, uint64_t n0, uint32_t n, uint32_t m0, uint32_t m1,
+                const float* c) {
+  const float* bias = part.bias ? part.bias + n0 : nullptr;
+  state.kernels->store_tile(c, m1 - m0, n, bias, out_row(*part.out, m0) + n0, part.out->stride);
+}
+
+bool read_later(const Value& v) { return v.last > v.born; }
 
 }  // namespace
 
@@ -216,7 +227,7 @@ void run_gemv(const Phase& phase, const StepState& state, uint64_t begin, uint64
     gemv(u.part, m, n0, n1);
     if (u.act) {
       gemv(u.up, m, n0, n1);
-      activate(u, state, 0, m, n0, n1);
+      activate(u, state, m, n0, n1);
     }
     begin = to;
   }
@@ -229,10 +240,19 @@ void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, u
   const uint64_t n0 = (task - u.gemm_begin) * kPanelRows;
   const auto n = static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, u.part.weight->weight.n - n0));
   const Upcoming next_panel = piece(*u.part.weight, n0 + kPanelRows, 0);
-  gemm(u.part, state, ws, n0, n, m0, m1, ws.c, u.act ? piece(*u.up.weight, n0, 0) : next_panel);
-  if (u.act) {
-    gemm(u.up, state, ws, n0, n, m0, m1, ws.c, next_panel);
-    activate(u, state, m0, m1, n0, n0 + n);
+  gemm(u.part, state, ws, n0, n, m0, m1, ws.c[0], u.act ? piece(*u.up.weight, n0, 0) : next_panel);
+  if (!u.act) return store_rows(u.part, state, n0, n, m0, m1, ws.c[0]);
+  gemm(u.up, state, ws, n0, n, m0, m1, ws.c[1], next_panel);
+  // The SWIGLU takes both tiles from the cache; nobody else reads them but a tap.
+  if (state.tapped || read_later(*u.part.out)) store_rows(u.part, state, n0, n, m0, m1, ws.c[0]);
+  if (state.tapped || read_later(*u.up.out)) store_rows(u.up, state, n0, n, m0, m1, ws.c[1]);
+  for (int side = 0; side < 2; ++side)
+    if (const float* bias = side == 0 ? u.part.bias : u.up.bias)
+      state.kernels->store_tile(ws.c[side], m1 - m0, n, bias + n0, ws.c[side], kPanelRows);
+  for (uint32_t m = m0; m < m1; ++m) {
+    const uint64_t at = uint64_t{m - m0} * kPanelRows;
+    state.kernels->swiglu(ws.c[0] + at, ws.c[1] + at, n, out_row(*u.act, m) + n0);
+    quantize_act(u, state, m, n0, n0 + n);
   }
 }
 

@@ -16,7 +16,7 @@ class LinearWorkspace {
   float *row_scale, *row_offset;  // [kPanelRows][k_step / 16] as unpacked
   float *scale, *offset; // [k_step / 16][kPanelRows]
   float* w;              // [kPanelRows / 2][k_step] unpacked rows of floats
-  float* c;              // [n_batch][kPanelRows]
+  float* c[2];           // [n_batch][kPanelRows]
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:

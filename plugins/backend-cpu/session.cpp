@@ -178,6 +178,7 @@ void apr_session::step(const apr_batch& batch, apr_step_output& output) {
   state_.positions = batch.positions;
   state_.sequences = batch.sequences;
   state_.order = batches_.order().data();
+  state_.tapped = tap_ != nullptr;
   for (const auto& shape : program_.shapes) cut(*shape, state_, device_.pool->threads());
 
   const auto run = [&](uint32_t begin, uint32_t end) {

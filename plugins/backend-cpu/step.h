@@ -16,6 +16,7 @@ struct StepState {
   const int32_t* sequences;
   const uint32_t* wanted;     // [head_rows] their rows
   const uint32_t* order;      // [rows] rows by sequence, then position
+  bool tapped;                // every stage's output is looked at after its phase
 
   // Row of the batch that a row of an op stands for.
   uint32_t token_row(bool head, uint32_t row) const { return head ? wanted[row] : row; }

@@ -113,7 +113,7 @@ TEST_CASE("products of one input, and a swiglu of two of them") {
   const std::vector<float> x = edgy_rows(40, kWidth, 5);
   PlanMaker maker;
   const int32_t in = maker.embed("a", maker.weight(exact_weights(40, kWidth, x)));
-  const int32_t gate = maker.linear("gate", in, maker.weight(random_weights(kInt32, kFfn, kWidth, 6)));
+  const int32_t gate = maker.linear("gate", in, maker.weight(random_weights(kInt32, kFfn, kWidth, 6)), maker.vector(edgy_rows(1, kFfn, 11)));
   const int32_t other = maker.linear("other", in, maker.weight(random_weights(kInt16, 77, kWidth, 7)));
   const int32_t up = maker.linear("up", in, maker.weight(random_weights(kInt48, kFfn, kWidth, 8)));
   const int32_t act = maker.swiglu("act", gate, up);
@@ -127,7 +127,9 @@ TEST_CASE("products of one input, and a swiglu of two of them") {
         CAPTURE(rows);
         Loaded loaded(maker.plan(), {isa, threads});
         REQUIRE_MESSAGE(loaded.ok(), loaded.error());
+        const std::vector<float> untapped = loaded.step(count_up(rows)).logits;
         auto stages = loaded.taps(count_up(rows));
+        CHECK(stages["logits"] == untapped);
         const auto &g = stages["gate"], &u = stages["up"], &a = stages["act"];
         REQUIRE(a.size() == rows * kFfn);
         REQUIRE(stages["other"].size() == rows * 77);

@@ -14,6 +14,7 @@ template <class V>
 struct Attention {
   static constexpr int W = V::kWidth;
   static constexpr int kTile = kTileKeys;
+  static_assert(W <= static_cast<int>(kLanes));
 
   static V load(const float* p) { return V::load(p); }
   static V load(const uint16_t* p) { return V::from_half(p); }
@@ -58,22 +59,27 @@ struct Attention {
     }
   }
 
-  // Scores of a row become exp(s - max) in place; gives exp(old max - new max).
+  // Scores of a row become exp(s - max) in place, and are added to the row's sum, lane by lane; gives exp(old max - new max).
   static float soften(float* score, int lo, int hi, float* max, float* sum) {
     for (int i = 0; i < lo; ++i) score[i] = -__builtin_inff();
     for (int i = hi; i < kTile; ++i) score[i] = -__builtin_inff();
     V most = V::load(score);
     for (int i = W; i < kTile; i += W) most = V::max(most, V::load(score + i));
-    const float tile_max = V::largest(most), old = *max, now = old > tile_max ? old : tile_max;
-    V total = V::zero();
+    V total = V::load(sum);
+    float keep = 1.0f;
+    // Seldom after the first tiles: a comparison is cheaper than the largest lane.
+    if (V::any_above(most, V::set(*max))) {
+      const float now = V::largest(most);
+      keep = first(exp(V::set(*max - now)));
+      *max = now;
+      total = total * V::set(keep);
+    }
     for (int i = 0; i < kTile; i += W) {
-      const V p = exp(V::load(score + i) - V::set(now));
+      const V p = exp(V::load(score + i) - V::set(*max));
       p.store(score + i);
       total = total + p;
     }
-    const float keep = old == now ? 1.0f : first(exp(V::set(old - now)));
-    *max = now;
-    *sum = *sum * keep + V::sum(total);
+    total.store(sum);
     return keep;
   }
   static float first(V x) {
@@ -129,7 +135,7 @@ struct Attention {
   static void group(const AttendChunk& c, uint32_t row, const T* k, const T* v, int lo, int hi, const Next& next) {
     scores<kRows>(c.q + row * c.padded, c.padded, k, c.head_dim, lo, hi, next, c.score);
     float keep[kRows];
-    for (int r = 0; r < kRows; ++r) keep[r] = soften(c.score + r * kTile, lo, hi, c.max + row + r, c.sum + row + r);
+    for (int r = 0; r < kRows; ++r) keep[r] = soften(c.score + r * kTile, lo, hi, c.max + row + r, c.lanes + (row + r) * kLanes);
     float* o = c.o + row * c.padded;
     constexpr int kParts = (kRows + V::kOutRows - 1) / V::kOutRows, kSmall = kRows / kParts, kLarge = kRows - kSmall * kParts;
     int r = 0;
@@ -183,8 +189,9 @@ struct Attention {
   static void attend(const AttendChunk& c) {
     // Fewer rows use a tile too few times for its conversion to pay.
     constexpr uint32_t kManyRows = 9;
-    for (uint32_t r = 0; r < c.rows; ++r) c.max[r] = -__builtin_inff(), c.sum[r] = 0.0f;
+    for (uint32_t r = 0; r < c.rows; ++r) c.max[r] = -__builtin_inff();
     __builtin_memset(c.o, 0, sizeof(float) * c.rows * c.padded);
+    __builtin_memset(c.lanes, 0, sizeof(float) * c.rows * kLanes);
     for (int32_t key = c.begin; key < c.end; key += kTile) {
       const int count = c.end - key < kTile ? c.end - key : kTile;
       const uint64_t k_at = static_cast<uint64_t>(key) * c.head_dim, v_at = static_cast<uint64_t>(key) * c.padded;
@@ -204,6 +211,7 @@ struct Attention {
         tile<float>(c, key, count, c.tile, v_tile, next);
       }
     }
+    for (uint32_t r = 0; r < c.rows; ++r) c.sum[r] = V::sum(V::load(c.lanes + r * kLanes));
   }
 
   static void join(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max, float* to_sum) {

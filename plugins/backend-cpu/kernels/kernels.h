@@ -86,11 +86,13 @@ struct AttendChunk {
   const float* q;       // [rows][padded], scaled; 64-byte aligned like all that follows
   float* tile;          // workspace [2 * kTileKeys][padded]
   float* score;         // workspace [kScoreRows][kTileKeys]
+  float* lanes;         // workspace [rows][kLanes]
   float* o;             // [rows][padded]: sum of exp(s - max) * v
   float* max;           // [rows] -inf when the row sees no key of the chunk
   float* sum;           // [rows] sum of exp(s - max)
 };
 inline constexpr uint32_t kScoreRows = 8;
+inline constexpr uint32_t kLanes = 16;  // of the widest vector
 
 struct Kernels {
   apr_isa isa;

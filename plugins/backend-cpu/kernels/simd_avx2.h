@@ -39,6 +39,7 @@ struct F32x8 {
   // A NaN in b is kept.
   static F32x8 max(F32x8 a, F32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
   static F32x8 min(F32x8 a, F32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
+  static bool any_above(F32x8 a, F32x8 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0; }
   static F32x8 round(F32x8 x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
   // x * 2^n for an integral n in [-252, 254], in two steps so that each factor is a normal number.
   static F32x8 scale(F32x8 x, F32x8 n) {

@@ -43,6 +43,10 @@ struct F32x4 {
   // A NaN in b is kept.
   static F32x4 max(F32x4 a, F32x4 b) { return {a.v > b.v ? a.v : b.v}; }
   static F32x4 min(F32x4 a, F32x4 b) { return {a.v < b.v ? a.v : b.v}; }
+  static bool any_above(F32x4 a, F32x4 b) {
+    const Int above = a.v > b.v;
+    return (above[0] | above[1] | above[2] | above[3]) != 0;
+  }
   // Nearest even, for |x| < 2^22: adding 1.5 * 2^23 leaves no fraction bits.
   static F32x4 round(F32x4 x) {
     const Vec magic = set(12582912.0f).v;
