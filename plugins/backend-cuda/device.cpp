@@ -76,7 +76,7 @@ PinnedMemory::~PinnedMemory() {
   if (address_ != nullptr) gpu_->driver().cuMemFreeHost(address_);
 }
 
-Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summary) : gpu_(&gpu) {
+Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summary) : gpu_(&gpu), summary_(summary) {
   const Driver& d = gpu.driver();
   char log[4096] = {};
   CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
@@ -98,8 +98,8 @@ Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summ
     d.check(d.cuMemcpyDtoH(&shape_, address, sizeof shape_), summary.c_str());
     if (shape_.shared_bytes > static_cast<uint32_t>(gpu.max_shared()))
       throw Error("kernel {}: needs {} bytes of shared memory, and {} has {}", summary, shape_.shared_bytes, gpu.name(), gpu.max_shared());
-    // Above 48 KiB a kernel has to ask.
-    if (shape_.shared_bytes > 48 * 1024)
+    // A CTA that uses more than 48 KiB has to ask, and its static shared memory counts too: so all ask.
+    if (shape_.shared_bytes > 0)
       d.check(d.cuFuncSetAttribute(function_, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shape_.shared_bytes)),
               summary.c_str());
   } catch (...) {
@@ -132,7 +132,7 @@ void Kernel::launch(const Gpu& gpu, const void* args, uint32_t rows, bool after_
     attributes[config.numAttrs++].value.clusterDim = {shape_.cluster_x, 1, 1};
   }
   void* parameters[] = {const_cast<void*>(args)};
-  gpu.driver().check(gpu.driver().cuLaunchKernelEx(&config, function_, parameters, nullptr), "launching a kernel");
+  gpu.driver().check(gpu.driver().cuLaunchKernelEx(&config, function_, parameters, nullptr), summary_.c_str());
 }
 
 }  // namespace apr::cuda

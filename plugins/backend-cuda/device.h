@@ -116,9 +116,10 @@ class Kernel {
  private:
   void swap(Kernel& other) noexcept {
     std::swap(gpu_, other.gpu_), std::swap(module_, other.module_), std::swap(function_, other.function_),
-        std::swap(shape_, other.shape_);
+        std::swap(shape_, other.shape_), std::swap(summary_, other.summary_);
   }
   const Gpu* gpu_ = nullptr;
+  std::string summary_;  // for errors
   CUmodule module_ = nullptr;
   CUfunction function_ = nullptr;
   LaunchShape shape_{};
