@@ -15,7 +15,8 @@ std::string compiler_version(const Nvrtc& nvrtc) { return fmt::format("NVRTC {}.
 
 CompileFn nvrtc_compiler(const Nvrtc& nvrtc) {
   return [&nvrtc](const Specialised& source) {
-    Compiled compiled = compile(nvrtc, source.name, source.source, source.headers, source.options);
+    // Lines before the template's own belong to the prelude and are named so; #line gives the rest the file's name.
+    Compiled compiled = compile(nvrtc, "prelude of " + source.name, source.source, source.headers, source.options);
     return BuiltKernel{std::move(compiled.cubin), std::move(compiled.ptx), source.source, source.summary};
   };
 }

@@ -50,7 +50,7 @@ APR_DEV void segments(const LinearArgs& args, int row, const float* x, float fac
       float* y = args.y[kIndex] + static_cast<uint64_t>(row) * args.y_stride[kIndex] + n;
       const float v = dot<Segment>(args, kIndex, n, x, factor);
       if constexpr (spec::kEpilogue == kEpilogueSwiglu) {
-        using Up = typename spec::Segments::template At<1>::type;
+        using Up = typename spec::Segments::template At<kIndex + 1>::type;
         *y = silu(v) * dot<Up>(args, 1, n, x, factor);
       } else if constexpr (spec::kEpilogue == kEpilogueResidual) {
         *y = v + args.residual[static_cast<uint64_t>(row) * args.y_stride[kIndex] + n];
