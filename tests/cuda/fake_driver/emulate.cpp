@@ -19,6 +19,11 @@
 #include "plugins/quant-q4k/codec.h"
 #include "plugins/quant-q5k/codec.h"
 #include "plugins/quant-q6k/codec.h"
+#include "plugins/quant-low-k/q2_k.h"
+#include "plugins/quant-low-k/q3_k.h"
+#include "plugins/quant-table4/iq4_nl.h"
+#include "plugins/quant-table4/iq4_xs.h"
+#include "plugins/quant-table4/mxfp4.h"
 #include "ptx-templates/args.h"
 
 namespace apr::fake {
@@ -77,6 +82,11 @@ const RowReader& reader(const std::string& layout) {
     add_codec<Q4K>(r, "apr::Q4K");
     add_codec<Q5K>(r, "apr::Q5K");
     add_codec<Q6K>(r, "apr::Q6K");
+    add_codec<Q2K>(r, "apr::Q2K");
+    add_codec<Q3K>(r, "apr::Q3K");
+    add_codec<IQ4_NL>(r, "apr::IQ4_NL");
+    add_codec<IQ4_XS>(r, "apr::IQ4_XS");
+    add_codec<MXFP4>(r, "apr::MXFP4");
     return r;
   }();
   const auto found = readers.find(layout);
