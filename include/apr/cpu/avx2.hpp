@@ -98,7 +98,7 @@ APR_FN float half_at(const uint8_t* p) {
 // and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page.
 template <class Kernel, int kM>
 APR_FN void gemv_rows(const apr_cpu_gemv& a) {
-  constexpr uint64_t kAhead = 2048;
+  constexpr uint64_t kAhead = 4096;
   for (uint64_t n = 0; n < a.n; ++n) {
     const uint8_t* block = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
     __m256 sum[kM];
@@ -130,7 +130,7 @@ APR_FN __m256 load_part(const uint8_t* p, uint64_t n) {
 template <class Load, int kM>
 APR_FN void element_rows(const apr_cpu_gemv& a) {
   constexpr int kChains = kM == 1 ? 4 : 2;  // a fused multiply-add takes four cycles, and two start in each
-  constexpr uint64_t kAhead = 2048;
+  constexpr uint64_t kAhead = 4096;
   for (uint64_t n = 0; n < a.n; ++n) {
     const uint8_t* row = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
     __m256 sum[kM][kChains];

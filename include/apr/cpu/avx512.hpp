@@ -137,11 +137,11 @@ APR_FN __m512 repeat_pairs(__m256 v) {
 }
 
 // Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
-// and what is left over at the row's end by Kernel::last. How far ahead to prefetch is measured: the hardware's own prefetcher
-// stops at each 4 KiB page.
+// and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page, so
+// a page ahead is asked for by hand: 10.3 GB/s instead of 6.5 for q4_k from memory on one core of a Xeon (model 207).
 template <class Kernel, int kM>
 APR_FN void gemv_rows(const apr_cpu_gemv& a) {
-  constexpr uint64_t kAhead = 2048;
+  constexpr uint64_t kAhead = 4096;
   for (uint64_t n = 0; n < a.n; ++n) {
     const uint8_t* block = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
     __m512 sum[kM];
@@ -168,7 +168,7 @@ void gemv_by(const apr_cpu_gemv* a) {
 template <class Load, int kM>
 APR_FN void element_rows(const apr_cpu_gemv& a) {
   constexpr int kChains = kM == 1 ? 4 : 2;  // a fused multiply-add takes four cycles, and two start in each
-  constexpr uint64_t kAhead = 2048;
+  constexpr uint64_t kAhead = 4096;
   for (uint64_t n = 0; n < a.n; ++n) {
     const uint8_t* row = static_cast<const uint8_t*>(a.w) + n * a.row_bytes;
     __m512 sum[kM][kChains];
