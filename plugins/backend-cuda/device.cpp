@@ -108,6 +108,15 @@ Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summ
   }
 }
 
+void Kernel::set_generic_shape(const GenericShape& shape) {
+  const Driver& d = gpu_->driver();
+  CUdeviceptr address = 0;
+  size_t bytes = 0;
+  d.check(d.cuModuleGetGlobal(&address, &bytes, module_, "apr_shape"), summary_.c_str());
+  if (bytes != sizeof shape) throw Error("kernel {}: its apr_shape has {} bytes instead of {}", summary_, bytes, sizeof shape);
+  d.check(d.cuMemcpyHtoD(address, &shape, sizeof shape), summary_.c_str());
+}
+
 Kernel::~Kernel() {
   if (module_ != nullptr) gpu_->driver().cuModuleUnload(module_);
 }

@@ -10,6 +10,7 @@
 #include "plugins/backend-cuda/jit.h"
 #include "plugins/backend-cuda/spec.h"
 #include "ptx-templates/args.h"
+#include "ptx-templates/generic/shape.h"
 
 namespace apr::cuda {
 
@@ -108,6 +109,9 @@ class Kernel {
   ~Kernel();
 
   const LaunchShape& shape() const { return shape_; }
+
+  // Of a generic kernel, before its first launch.
+  void set_generic_shape(const GenericShape& shape);
 
   // args: the kernel's one struct. rows: in use, for shapes that depend on it. after_kernel: what precedes it in the stream
   // is a kernel, so that a programmatic dependent launch is possible.

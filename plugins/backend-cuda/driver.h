@@ -47,6 +47,7 @@ namespace apr::cuda {
   X(cuModuleGetFunction, 2000)            \
   X(cuModuleGetGlobal, 3020)              \
   X(cuMemcpyDtoH, 3020)                   \
+  X(cuMemcpyHtoD, 3020)                   \
   X(cuFuncSetAttribute, 9000)             \
   X(cuLaunchKernelEx, 11060)              \
   X(cuGraphInstantiateWithFlags, 11040)   \

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "plugins/backend-cuda/failure.h"
+#include "plugins/backend-cuda/prebuilt.h"
 #include "plugins/backend-cuda/session.h"
 
 namespace apr::cuda {
@@ -58,6 +59,19 @@ Session::~Session() {
 }
 
 void Session::make_programs() {
+  crossing_ = crossing_values(plan_);
+  layouts_.assign(plan_.n_weights, nullptr);
+  if (device_.generic()) {
+    for (const bool head : {false, true})
+      for (const uint32_t m : {1u, 0u}) {
+        Bound bound;
+        bound.program = lower_generic(plan_, m, head);
+        bound.rows = std::max(kLeastRows, m == 1 ? 1 : head ? std::min(n_batch_, kHeadRows) : n_batch_);
+        bound.state_layout = {bound.rows};
+        (head ? heads_ : bodies_).push_back(std::move(bound));
+      }
+    return;
+  }
   const LowerOptions options = {!device_.settings.no_fusion, precise_};
   const auto add = [&](std::vector<Bound>& list, uint32_t m, bool head, uint32_t rows) {
     Bound bound;
@@ -77,8 +91,6 @@ void Session::make_programs() {
     std::vector<Bound>& list = head ? heads_ : bodies_;
     if (const uint32_t most = list.back().program.m; most != 0 && most < n_batch_) add(list, 2 * most, head, 2 * most);
   }
-  crossing_ = crossing_values(plan_);
-  layouts_.assign(plan_.n_weights, nullptr);
 }
 
 std::unique_ptr<Session::Choice> Session::choose_step(Step& step, bool fix_layouts) {
@@ -94,8 +106,22 @@ std::unique_ptr<Session::Choice> Session::choose_step(Step& step, bool fix_layou
       step.spec.segments[s].layout = config->layouts[s];
     }
   auto choice = std::make_unique<Choice>();
-  choice->config = *config;
+  choice->name = config->kernel->name;
+  choice->params = describe(config->params);
+  choice->reason = config->reason;
   choice->source = specialise(device_.registry, step.spec, *config, device_.target);
+  return choice;
+}
+
+std::unique_ptr<Session::Choice> Session::generic_step(const Step& step) {
+  ++dispatches_;
+  for (size_t s = 0; s < step.weights.size(); ++s) layouts_[static_cast<size_t>(step.weights[s])] = step.spec.segments[s].layout;
+  auto choice = std::make_unique<Choice>();
+  choice->name = "generic." + std::string(to_string(step.spec.op));
+  choice->reason = "there is no NVRTC: built with the program, for shapes known at run time";
+  // A module holds one shape.
+  const GenericShape shape = generic_shape(step.spec);
+  choice->key = generic_name(step.spec) + std::string(reinterpret_cast<const char*>(&shape), sizeof shape);
   return choice;
 }
 
@@ -108,6 +134,15 @@ void Session::choose_all() {
       for (size_t i = 0; i < program.steps.size(); ++i) visit(program, program.steps[i], choices_[p][i]);
     }
   };
+  if (device_.generic()) {
+    each([&](const Program&, Step& step, std::unique_ptr<Choice>& choice) { choice = generic_step(step); });
+    for (const int32_t value : crossing_) {
+      Step gather;
+      gather.spec = {Op::Gather, View::None, 0, plan_.values[value]->width, {}, {}};
+      gathers_.push_back(generic_step(gather));
+    }
+    return;
+  }
   // A weight has one layout. Decode is bound by reading weights, so its GEMV picks; everyone else takes what is there.
   each([&](const Program& program, Step& step, std::unique_ptr<Choice>& choice) {
     if (program.m == 1 && step.spec.op == Op::Linear) choice = choose_step(step, true);
@@ -121,12 +156,21 @@ void Session::choose_all() {
     gather.stage = "gather";
     gathers_.push_back(choose_step(gather, false));
   }
-  // f16 tensor-core kernels scale a weight by a power of two so that it fits.
+  choose_ranges();
+}
+
+// f16 tensor-core kernels scale a weight by a power of two so that it fits.
+void Session::choose_ranges() {
   ranges_.resize(plan_.n_weights);
-  each([&](const Program& program, Step& step, std::unique_ptr<Choice>&) {
-    if (step.spec.op != Op::Linear || program.m != 0) return;
+  for (const Bound& body : bodies_) choose_ranges_of(body.program);
+  for (const Bound& head : heads_) choose_ranges_of(head.program);
+}
+
+void Session::choose_ranges_of(const Program& program) {
+  for (const Step& step : program.steps) {
+    if (step.spec.op != Op::Linear || program.m != 0) continue;
     const Form form = program.buffers[static_cast<size_t>(step.input[0])].form;
-    if (form != Form::F16 && form != Form::F16x2) return;
+    if (form != Form::F16 && form != Form::F16x2) continue;
     for (size_t s = 0; s < step.weights.size(); ++s) {
       const size_t w = static_cast<size_t>(step.weights[s]);
       if (ranges_[w] != nullptr) continue;
@@ -137,14 +181,43 @@ void Session::choose_all() {
       range.weights = {static_cast<int32_t>(w)};
       ranges_[w] = choose_step(range, false);
     }
-  });
+  }
+}
+
+// PTX that the driver compiles (and keeps in its own cache): one module for each kernel and shape.
+void Session::build_generic() {
+  const std::string folder = prebuilt_folder(device_.registry.folder);
+  std::map<std::string, size_t> by_key;
+  const auto build = [&](const KernelSpec& spec, Choice& choice) {
+    const auto [at, fresh] = by_key.emplace(choice.key, kernels_.size());
+    choice.kernel = at->second;
+    if (!fresh) return;
+    kernels_.emplace_back(gpu_, load_prebuilt(folder, spec), generic_name(spec));
+    kernels_.back().set_generic_shape(generic_shape(spec));
+    ++kernels_made_;
+  };
+  for (size_t p = 0; p < choices_.size(); ++p) {
+    const Program& program = p < bodies_.size() ? bodies_[p].program : heads_[p - bodies_.size()].program;
+    for (size_t i = 0; i < choices_[p].size(); ++i) build(program.steps[i].spec, *choices_[p][i]);
+  }
+  for (size_t v = 0; v < gathers_.size(); ++v) build({Op::Gather, View::None, 0, plan_.values[crossing_[v]]->width, {}, {}}, *gathers_[v]);
+  if (device_.log)
+    device_.log(2, fmt::format("{}; kernels that were built with the program serve: right, but many times slower",
+                               device_.nvrtc == nullptr ? device_.nvrtc_reason : "setting prebuilt=1"));
 }
 
 void Session::build_and_upload(const apr_load_options& options) {
   std::vector<Choice*> all;
+  if (device_.generic()) {
+    const auto start = Clock::now();
+    build_generic();
+    info_.compile_seconds = since(start);
+  }
   for (const auto& program : choices_)
-    for (const auto& choice : program) all.push_back(choice.get());
-  for (const auto& choice : gathers_) all.push_back(choice.get());
+    for (const auto& choice : program)
+      if (!device_.generic()) all.push_back(choice.get());
+  for (const auto& choice : gathers_)
+    if (!device_.generic()) all.push_back(choice.get());
   for (const auto& choice : ranges_)
     if (choice != nullptr) all.push_back(choice.get());
   std::vector<Specialised> sources;
@@ -342,9 +415,9 @@ void Session::bind_gathers() {
 void Session::explain(Bound& bound, size_t index, const Choice& choice, Launch& launch) {
   const Step& step = bound.program.steps[index];
   const std::string m = bound.program.m == 0 ? "m=any" : fmt::format("m={}", bound.program.m);
-  const std::string params = describe(choice.config.params);
-  Explained entry{step.stage, "", "", "", choice.config.kernel->name,
-                  fmt::format("{}{}{} key={}", m, params.empty() ? "" : " ", params, choice.key.substr(0, 12)), choice.config.reason};
+  Explained entry{step.stage, "", "", "", choice.name,
+                  fmt::format("{}{}{} key={}", m, choice.params.empty() ? "" : " ", choice.params, choice.source.source.empty() ? "prebuilt" : choice.key.substr(0, 12)),
+                  choice.reason};
   if (step.weights.empty()) {
     launch.explained.push_back(explained_.size());
     explained_.push_back(std::move(entry));
@@ -354,7 +427,7 @@ void Session::explain(Bound& bound, size_t index, const Choice& choice, Launch& 
     const apr_weight& weight = *plan_.weights[step.weights[s]];
     entry.weight = weight.name;
     entry.format = weight.format->name;
-    entry.layout = choice.config.layouts[s]->name;
+    entry.layout = layouts_[static_cast<size_t>(step.weights[s])]->name;
     entry.bytes = step.spec.op == Op::Embed ? weight.bytes / weight.n : weight.bytes;
     // Of a fused kernel the first entry carries the stage of the group, the others that of their own operation.
     for (const uint32_t i : step.ops)

@@ -11,10 +11,8 @@ namespace apr::cuda {
 namespace {
 
 void check_args_header(const Registry& registry) {
-  // As this library was compiled with it: kernels built from another one would read other offsets.
-  const std::string mine = std::string(
-#include "plugins/backend-cuda/args_text.inc"
-                               ).substr(1);
+  // Kernels built from another one would read other offsets.
+  const std::string mine = args_header();
   for (const NamedText& header : registry.headers)
     if (header.name == "args.h" && header.text == mine) return;
   throw Error("kernel templates {}: args.h differs from the one that this backend was built with; the templates belong to another version of the program",

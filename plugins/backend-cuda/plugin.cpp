@@ -46,7 +46,7 @@ bool flag(const apr_setting& setting) {
 }
 
 // Settings: data_dir (folder that holds ptx-templates), kernel_cache (absolute folder, "" = memory only), kernel_cache_mb
-// (bound of its size, 0 = none), no_graph, no_fusion, time_kernels (0 or 1).
+// (bound of its size, 0 = none), no_graph, no_fusion, prebuilt, time_kernels (0 or 1).
 Settings parse_settings(const apr_device_options& options) {
   Settings settings;
   settings.cache_folder = user_cache_folder("kernels");
@@ -64,6 +64,7 @@ Settings parse_settings(const apr_device_options& options) {
     }
     if (std::strcmp(s.key, "no_graph") == 0) settings.no_graph = flag(s);
     if (std::strcmp(s.key, "no_fusion") == 0) settings.no_fusion = flag(s);
+    if (std::strcmp(s.key, "prebuilt") == 0) settings.prebuilt = flag(s);
     if (std::strcmp(s.key, "time_kernels") == 0) settings.time_kernels = flag(s);
   }
   return settings;

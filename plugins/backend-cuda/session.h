@@ -21,6 +21,7 @@ struct Settings {
   uint64_t cache_bytes = kDefaultCacheBytes;
   bool no_graph = false;           // decode steps launch kernels one by one
   bool no_fusion = false;          // one kernel per plan operation
+  bool prebuilt = false;           // kernels that were built with the program, also where NVRTC is
   bool time_kernels = false;       // measure every kernel of every step: slower, never with a graph
   unsigned threads = 0;            // 0 = usable CPUs
 };
@@ -39,6 +40,9 @@ struct Device {
   Target target;
   std::unique_ptr<KernelCache> cache;
   ThreadPool threads;
+
+  // No compiler, or none wanted: kernels that were built with the program serve.
+  bool generic() const { return nvrtc == nullptr || settings.prebuilt; }
 
   // Compiles kernels from their specs; one per entry of sources, in order.
   std::vector<KernelImage> build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
@@ -86,10 +90,11 @@ class Session {
     double microseconds = 0;
   };
   struct Choice {
-    KernelConfig config;
-    Specialised source;
-    std::string key;
-    size_t kernel;  // index in kernels_
+    std::string name;  // of the template, or of the generic kernel
+    std::string params, reason;
+    Specialised source;  // of a template
+    std::string key;     // of the cache; of a generic kernel what tells its modules apart
+    size_t kernel = 0;   // index in kernels_
   };
 
   // load.cpp
@@ -98,6 +103,10 @@ class Session {
   void build_and_upload(const apr_load_options& options);
   void allocate();
   std::unique_ptr<Choice> choose_step(Step& step, bool fix_layouts);
+  std::unique_ptr<Choice> generic_step(const Step& step);
+  void choose_ranges();
+  void choose_ranges_of(const Program& program);
+  void build_generic();
   void bind_program(Bound& bound, CUdeviceptr arena, const std::vector<std::unique_ptr<Choice>>& choices);
   void bind_gathers();
   void measure_weight_ranges();

@@ -16,6 +16,12 @@ std::string codec_contract() {
       ).substr(1);
 }
 
+std::string args_header() {
+  return std::string(
+#include "plugins/backend-cuda/args_text.inc"
+      ).substr(1);
+}
+
 std::string Target::text() const { return fmt::format("{} on {} multiprocessors", arch, multiprocessors); }
 
 Target make_target(int capability, int multiprocessors, int max_shared, const std::vector<int>& supported) {

@@ -81,7 +81,8 @@ Specialised specialise(const Registry& registry, const KernelSpec& spec, const K
 // SHA-256 over everything in it and the compiler's version.
 std::string cache_key(const Specialised& source, const std::string& compiler);
 
-// The text of include/apr/codec.h as this library was built with it.
+// The texts of include/apr/codec.h and ptx-templates/args.h as this library was compiled with them.
 std::string codec_contract();
+std::string args_header();
 
 }  // namespace apr::cuda

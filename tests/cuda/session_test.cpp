@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <set>
 
 #include "tests/cuda/support/formats.h"
@@ -253,6 +254,33 @@ TEST_CASE("taps: a fused session reports what it materialises, an unfused one ev
       if (!fused) CHECK(seen.stages == all);
       compare(plain, reference_logits(tiny.plan(), tokens), bound(shape, false));
     }
+  }
+}
+
+TEST_CASE("kernels that were built with the program serve without a compiler") {
+  const std::string folder = plugin_folder() + "/../ptx-generic";
+  if (!std::filesystem::exists(folder + "/linear.f32.ptx")) {
+    MESSAGE("skipped: no kernels were built with the program (no NVRTC then)");
+    return;
+  }
+  std::vector<TinyShape> shapes(3);
+  shapes[0].format = "q4_k", shapes[0].v_format = "q6_k", shapes[0].bias = true, shapes[0].qk_norm = true;
+  shapes[1].rope = APR_ROPE_HALVES, shapes[1].rope_dims = 32, shapes[1].window = 5, shapes[1].n_heads = 7, shapes[1].n_kv_heads = 1;
+  shapes[2].n_embd = 250, shapes[2].n_ff = 131, shapes[2].n_vocab = 97, shapes[2].tied = true;
+  for (const TinyShape& shape : shapes) {
+    const TinyPlan tiny(shape);
+    const auto tokens = random_tokens(21, shape.n_vocab, 7);
+    TestSession::Options options;
+    options.settings = {{"prebuilt", "1"}};
+    TestSession session(tiny.plan(), options);
+    REQUIRE(session.log().size() == 1);
+    CHECK(session.log()[0] == "setting prebuilt=1; kernels that were built with the program serve: right, but many times slower");
+    const auto reference = reference_logits(tiny.plan(), tokens);
+    compare(session.feed(tokens), reference, 2e-6);
+    compare(session.feed_single(tokens), reference, 2e-6);
+    CHECK(same_bits(session.feed_single(tokens), session.feed_single(tokens, 0, 0, APR_STEP_NO_GRAPH)));
+    CHECK(session.info().compiles_after_load == 0);
+    CHECK(std::string(session.kernels()[0].kernel) == "generic.embed");
   }
 }
 

@@ -19,11 +19,13 @@
 
 #include "plugins/backend-cuda/driver.h"
 #include "ptx-templates/args.h"
+#include "ptx-templates/generic/shape.h"
 #include "tests/cuda/fake_driver/emulate.h"
 
 struct CUmod_st {
   std::string source;  // "" for real machine code, which is not run
   apr::LaunchShape shape;
+  apr::GenericShape generic{};  // of prebuilt PTX, which the launcher writes
 };
 struct CUfunc_st {
   CUmod_st* module;
@@ -74,6 +76,27 @@ bool inside(CUdeviceptr at, size_t bytes) {
   if (found == memory.begin()) return false;
   --found;
   return at + bytes <= found->first + found->second;
+}
+
+constexpr const char* kGeneric = "// apr generic: ";
+
+// "// apr generic: linear.q4_k apr::Q4K::RowMajor interface ..." and a shape as the prelude that the emulator reads.
+std::string prelude_of(const CUmod_st& module) {
+  const std::string line = module.source.substr(std::strlen(kGeneric));
+  const std::string name = line.substr(0, line.find(' ')), op = name.substr(0, name.find('.'));
+  const apr::GenericShape& s = module.generic;
+  std::string text = "// generic: " + op + " float m=any\nnamespace apr::spec {\n";
+  const auto constant = [&](const char* constant_name, int value) { text += "constexpr int " + std::string(constant_name) + " = " + std::to_string(value) + ";\n"; };
+  constant("kM", 0), constant("kK", s.k), constant("kN", s.n), constant("kGroups", s.groups), constant("kHeads", s.heads);
+  constant("kKvHeads", s.kv_heads), constant("kHeadDim", s.head_dim), constant("kRopeDims", s.rope_dims), constant("kRopeKind", s.rope_kind);
+  constant("kWindow", s.window);
+  for (const char* zero : {"kEpilogue", "kNorm", "kInput", "kOutput", "kQkNorm", "kFused", "kSwiglu"}) constant(zero, 0);
+  if (name.size() > op.size()) {
+    const std::string layout = line.substr(name.size() + 1, line.find(' ', name.size() + 1) - name.size() - 1);
+    text += "struct Segment0 { using Layout = " + layout + "; static constexpr int kN = " + std::to_string(s.n) + "; static constexpr bool kBias = " +
+            (s.bias != 0 ? "true" : "false") + "; };\n";
+  }
+  return text + "}  // namespace apr::spec\n";
 }
 
 // The constant apr_launch of a cubin, which is an ELF file.
@@ -152,6 +175,10 @@ CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, size_t bytes) {
   std::memcpy(to, reinterpret_cast<void*>(from), bytes);  // of a module's constant, which is not in the map
   return not_while_capturing();
 }
+CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t bytes) {
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);  // to a module's constant
+  return not_while_capturing();
+}
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream) {
   if (!inside(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return run([=] { std::memset(reinterpret_cast<void*>(to), value, bytes); });
@@ -173,6 +200,12 @@ CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit
     return find_shape(static_cast<const char*>(image), (*module)->shape) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
   }
   *module = new CUmod_st{static_cast<const char*>(image), {}};
+  if ((*module)->source.starts_with(kGeneric)) {
+    // Real PTX, of which the first line tells the kernel; its shape comes later.
+    (*module)->source = (*module)->source.substr(0, (*module)->source.find('\n'));
+    (*module)->shape = {528, 1, 1, 128, 0, 1, 0, 1, 0};
+    return CUDA_SUCCESS;
+  }
   // One row a CTA where the number of rows is known at run time; 100 KiB, so that the function must ask for it.
   (*module)->shape = {1, 1, 1, 32, 100 * 1024, (*module)->source.find("constexpr int kM = 0;") != std::string::npos ? 1u : 0u, apr::kLaunchPdl, 1, 512};
   return CUDA_SUCCESS;
@@ -184,6 +217,8 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
   return CUDA_SUCCESS;
 }
 CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* bytes, CUmodule module, const char* name) {
+  if (std::strcmp(name, "apr_shape") == 0 && module->source.starts_with(kGeneric))
+    return *address = reinterpret_cast<CUdeviceptr>(&module->generic), *bytes = sizeof module->generic, CUDA_SUCCESS;
   if (std::strcmp(name, "apr_launch") != 0) return CUDA_ERROR_NOT_FOUND;
   return *address = reinterpret_cast<CUdeviceptr>(&module->shape), *bytes = sizeof module->shape, CUDA_SUCCESS;
 }
@@ -204,10 +239,10 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
     return config->gridDimX == shape.grid_x && config->blockDimX == shape.block && config->sharedMemBytes == shape.shared_bytes ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   }
   // The driver copies the arguments at launch, and so does this.
-  const std::string& source = module->source;
+  const std::string source = module->source.starts_with(kGeneric) ? prelude_of(*module) : module->source;
   std::vector<char> args(apr::fake::args_bytes(source));
   std::memcpy(args.data(), parameters[0], args.size());
-  return run([&source, args] { apr::fake::emulate(source, args.data()); });
+  return run([source, args] { apr::fake::emulate(source, args.data()); });
 }
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* exec, CUgraph graph, unsigned long long) { return *exec = new CUgraphExec_st{graph->work}, CUDA_SUCCESS; }
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream) {
