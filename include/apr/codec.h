@@ -1,21 +1,23 @@
-// The codec contract: how one block of packed weights becomes numbers in registers. This file and every codec are
-// compiled by the host compiler and, as text, by NVRTC: no host headers, no library, no floating-point contraction.
+// The codec contract: how one block of packed weights becomes numbers in registers. This file and every codec
+// are compiled by the host compiler and, as text, by NVRTC: no host headers, no library, no floating-point
+// contraction.
 //
 // A codec is a struct of constants and static functions:
 //
 //   struct MyCodec {
 //     static constexpr int kBlock = 256;       // columns of one block
 //     static constexpr int kBytes = 144;       // bytes of one block in a file
-//     static constexpr int kAlign = 16;        // power of two dividing kBytes: what device memory guarantees for a block
-//     static constexpr bool kInteger = true;   // integer codec (IntChunk) or float codec (FloatChunk)
-//     static constexpr bool kOffset = true;    // integer: some offset may be non-zero
-//     static constexpr int kGroup = 32;        // integer: aligned columns that share scale and offset: 16 or a multiple
+//     static constexpr int kAlign = 16;        // power of two dividing kBytes: what device memory guarantees
+//     for a block static constexpr bool kInteger = true;   // integer codec (IntChunk) or float codec
+//     (FloatChunk) static constexpr bool kOffset = true;    // integer: some offset may be non-zero static
+//     constexpr int kGroup = 32;        // integer: aligned columns that share scale and offset: 16 or a
+//     multiple
 //                                              // of 32, and a multiple of kRun
 //     static constexpr int kRuns = 2;          // a chunk is kRuns runs ...
 //     static constexpr int kRun = 16;          // ... of kRun consecutive columns (a multiple of 4)
-//     static constexpr int col(int chunk, int run);   // first column of a run; chunk in [0, kBlock / (kRuns * kRun))
-//     struct RowMajor { ... };                 // the file's layout, required
-//     struct Planar { ... };                   // optional: planes whose loads are aligned, whole and coalesced
+//     static constexpr int col(int chunk, int run);   // first column of a run; chunk in [0, kBlock / (kRuns
+//     * kRun)) struct RowMajor { ... };                 // the file's layout, required struct Planar { ... };
+//     // optional: planes whose loads are aligned, whole and coalesced
 //   };
 //
 // A layout is a struct:
@@ -23,16 +25,18 @@
 //   struct RowMajor {
 //     static constexpr int kPlanes = 1;
 //     static constexpr int kPlaneBytes[kPlanes] = {kBytes};      // bytes of one block in each plane
-//     struct Raw { ... };                                        // what one lane loads for one chunk: registers
-//     static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can hoist them
-//     static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
-//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor. NVRTC parses it, too
-//                                                                         // (-default-device), but never calls it
+//     struct Raw { ... };                                        // what one lane loads for one chunk:
+//     registers static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can
+//     hoist them static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
+//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor. NVRTC
+//     parses it, too
+//                                                                         // (-default-device), but never
+//                                                                         calls it
 //   };
 //
-// A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an integer chunk
-// the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two roundings, never fused, so
-// that host and device agree bit for bit. q is any int8.
+// A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an
+// integer chunk the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two
+// roundings, never fused, so that host and device agree bit for bit. q is any int8.
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
@@ -83,7 +87,8 @@ struct alignas(16) U4 {
   uint32_t x, y, z, w;
 };
 
-// ---- loads of packed weights: read-only memory, address aligned to alignof(T) on a device, to 1 on the host ----------
+// ---- loads of packed weights: read-only memory, address aligned to alignof(T) on a device, to 1 on the host
+// ----------
 
 template <typename T>
 APR_FN T load(const uint8_t* p) {
@@ -92,7 +97,8 @@ APR_FN T load(const uint8_t* p) {
   if constexpr (sizeof(T) == 16) {
     // Weights are read once per step: keeping them out of L1 leaves it to the activations.
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
   } else if constexpr (sizeof(T) == 8) {
     asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
   } else if constexpr (sizeof(T) == 4) {
@@ -112,8 +118,8 @@ APR_FN T load(const uint8_t* p) {
 #endif
 }
 
-// kWords 32-bit words from an address aligned to kAlign bytes: one wide load where the alignment allows it, halves or
-// bytes where it does not.
+// kWords 32-bit words from an address aligned to kAlign bytes: one wide load where the alignment allows it,
+// halves or bytes where it does not.
 template <int kWords, int kAlign>
 APR_FN void load_words(const uint8_t* p, uint32_t* w) {
 #if defined(__CUDA_ARCH__)
@@ -143,7 +149,8 @@ APR_FN void load_words(const uint8_t* p, uint32_t* w) {
 #endif
 }
 
-// ---- exact arithmetic, the same bits on host and device --------------------------------------------------------------
+// ---- exact arithmetic, the same bits on host and device
+// --------------------------------------------------------------
 
 APR_FN float bits_to_float(uint32_t bits) {
 #if defined(__CUDA_ARCH__)
@@ -189,7 +196,8 @@ APR_FN float half_to_float(uint16_t h) {
   return f;
 #else
   const uint32_t magnitude = h & 0x7fffu;
-  // Moving the fields into place leaves the exponent 112 too small; the multiplication corrects it and normalises subnormals.
+  // Moving the fields into place leaves the exponent 112 too small; the multiplication corrects it and
+  // normalises subnormals.
   const float finite = bits_to_float(magnitude << 13) * bits_to_float(0x77800000u);  // 2^112
   const uint32_t bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : float_to_bits(finite);
   return bits_to_float(bits | static_cast<uint32_t>(h & 0x8000u) << 16);
@@ -217,8 +225,8 @@ APR_FN uint32_t pick_bytes(uint32_t a, uint32_t b, uint32_t selector) {
 #endif
 }
 
-// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16 bytes. Eight byte
-// permutations on a device; the host has no such instruction and indexes.
+// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16
+// bytes. Eight byte permutations on a device; the host has no such instruction and indexes.
 APR_FN void lookup_by_picks(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
   const uint32_t index = v & 0x77777777u, upper = (v & 0x88888888u) >> 1;
   uint32_t half[2];  // the nibbles in order: bytes 0-1 of v, then bytes 2-3
@@ -250,7 +258,8 @@ APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int8_t>(quad >> 
 // The float view of an integer chunk: defines what a packed weight is worth.
 template <bool kOffset, int kRuns, int kRun>
 APR_FN float chunk_value(const IntChunk<kRuns, kRun>& chunk, int run, int column) {
-  const float product = mul(chunk.scale[run], static_cast<float>(quad_byte(chunk.q[run][column / 4], column % 4)));
+  const float product =
+      mul(chunk.scale[run], static_cast<float>(quad_byte(chunk.q[run][column / 4], column % 4)));
   if constexpr (kOffset) return add(product, chunk.offset[run]);
   return product;
 }

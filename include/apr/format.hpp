@@ -1,5 +1,6 @@
-// From one codec and one quantiser to a whole weight format: apr::Format<Definition>::kTable is the apr_quant_format that a
-// plugin exports. A plugin is codec.h, a plugin.cpp like this, a plugin.toml and a shared library target:
+// From one codec and one quantiser to a whole weight format: apr::Format<Definition>::kTable is the
+// apr_quant_format that a plugin exports. A plugin is codec.h, a plugin.cpp like this, a plugin.toml and a
+// shared library target:
 //
 //   #include "apr/format.hpp"
 //   #include "codec.h"
@@ -14,11 +15,11 @@
 //     static constexpr const char* kCppType = "apr::Q4K";
 //     static constexpr const char* kSource = codec_text;
 //     static constexpr int kGgufType = 12;        // or -1
-//     // One block: x[kBlock] finite floats, weight[kBlock] >= 0 of each column's squared error, to kBytes bytes.
-//     static void quantize(const float* x, const float* weight, uint8_t* block);
+//     // One block: x[kBlock] finite floats, weight[kBlock] >= 0 of each column's squared error, to kBytes
+//     bytes. static void quantize(const float* x, const float* weight, uint8_t* block);
 //
-//     // Optional. Columns of one block in a file, where the codec's block covers several: 1 for f32, f16, ...
-//     static constexpr int kElements = 1;
+//     // Optional. Columns of one block in a file, where the codec's block covers several: 1 for f32, f16,
+//     ... static constexpr int kElements = 1;
 //     // Optional. A rule of the format beyond finite values: null, or what is wrong with the block.
 //     static const char* check(const uint8_t* block);
 //     // Optional: hand-written kernels; each instruction set has the derived ones for what is not named.
@@ -47,10 +48,11 @@
 #include "apr/cpu/avx512.hpp"
 #endif
 
-// Defines `symbol`, a zero-terminated text with the contents of `file`, which is looked up in the include path. The
-// assembler reads it, so that the text that NVRTC compiles is the file that the host compiled, line for line.
-#define APR_EMBED_TEXT(symbol, file)                                                                        \
-  extern "C" __attribute__((visibility("hidden"))) const char symbol[];                                     \
+// Defines `symbol`, a zero-terminated text with the contents of `file`, which is looked up in the include
+// path. The assembler reads it, so that the text that NVRTC compiles is the file that the host compiled, line
+// for line.
+#define APR_EMBED_TEXT(symbol, file)                                                                      \
+  extern "C" __attribute__((visibility("hidden"))) const char symbol[];                                   \
   __asm__(".pushsection .rodata\n.hidden " #symbol "\n.global " #symbol "\n" #symbol ":\n.incbin \"" file \
           "\"\n.byte 0\n.popsection\n")
 
@@ -64,7 +66,7 @@ struct OverrideAvx2 {
   using Type = NoOverride;
 };
 template <class Definition>
-  requires requires { typename Definition::Avx2; }
+requires requires { typename Definition::Avx2; }
 struct OverrideAvx2<Definition> {
   using Type = typename Definition::Avx2;
 };
@@ -73,7 +75,7 @@ struct OverrideAvx512 {
   using Type = NoOverride;
 };
 template <class Definition>
-  requires requires { typename Definition::Avx512; }
+requires requires { typename Definition::Avx512; }
 struct OverrideAvx512<Definition> {
   using Type = typename Definition::Avx512;
 };
@@ -110,10 +112,12 @@ struct Format {
   static_assert(!Codec::kInteger || ((kGroup == 16 || (kGroup > 0 && kGroup % 32 == 0)) &&
                                      kGroup % Codec::kRun == 0 && Codec::kBlock % kGroup == 0),
                 "kGroup is 16 or a multiple of 32, a multiple of kRun, and divides kBlock");
-  static_assert(!Codec::kInteger || kElements == Codec::kBlock, "only float codecs have formats of single elements");
+  static_assert(!Codec::kInteger || kElements == Codec::kBlock,
+                "only float codecs have formats of single elements");
   static_assert(RowMajor::kPlanes == 1 && RowMajor::kPlaneBytes[0] == Codec::kBytes);
 
-  // ---- rows ----------------------------------------------------------------------------------------------------------
+  // ---- rows
+  // ----------------------------------------------------------------------------------------------------------
 
   static uint64_t row_bytes(uint64_t k) { return k / kElements * kElementBytes; }
 
@@ -125,10 +129,11 @@ struct Format {
     return APR_INVALID;
   }
 
-  static apr_status quantize(const float* src, uint64_t n_rows, uint64_t k, const float* importance, void* dst,
-                             apr_error* error) {
+  static apr_status quantize(const float* src, uint64_t n_rows, uint64_t k, const float* importance,
+                             void* dst, apr_error* error) {
     if (k % kElements != 0)
-      return fail(error, "%s: %llu columns are not a multiple of the block's %d", Definition::kName, ull(k), kElements);
+      return fail(error, "%s: %llu columns are not a multiple of the block's %d", Definition::kName, ull(k),
+                  kElements);
     const auto quantize_block = block_quantizer();
     auto* out = static_cast<uint8_t*>(dst);
     for (uint64_t n = 0; n < n_rows; ++n, src += k, out += row_bytes(k)) {
@@ -140,16 +145,17 @@ struct Format {
           x[i] = src[k0 + i];
           weight[i] = importance ? importance[k0 + i] : 1.0f;
           if (!std::isfinite(x[i]))
-            return fail(error, "%s: row %llu column %llu is %f: only finite weights can be packed", Definition::kName,
-                        ull(n), ull(k0 + i), static_cast<double>(x[i]));
+            return fail(error, "%s: row %llu column %llu is %f: only finite weights can be packed",
+                        Definition::kName, ull(n), ull(k0 + i), static_cast<double>(x[i]));
           if (!(weight[i] >= 0.0f) || !std::isfinite(weight[i]))
             return fail(error, "%s: the importance of column %llu is %f: it must be finite and not negative",
                         Definition::kName, ull(k0 + i), static_cast<double>(weight[i]));
         }
         quantize_block(x, weight, block);
         if (const int column = not_finite(block); column >= 0)
-          return fail(error, "%s: row %llu column %llu is %g, which is beyond the format's range", Definition::kName, ull(n),
-                      ull(k0) + static_cast<unsigned>(column), static_cast<double>(x[column]));
+          return fail(error, "%s: row %llu column %llu is %g, which is beyond the format's range",
+                      Definition::kName, ull(n), ull(k0) + static_cast<unsigned>(column),
+                      static_cast<double>(x[column]));
         std::memcpy(out + row_bytes(k0), block, row_bytes(cols));
       }
     }
@@ -163,7 +169,8 @@ struct Format {
 
   static apr_status validate(const void* src, uint64_t n_rows, uint64_t k, apr_error* error) {
     if (k % kElements != 0)
-      return fail(error, "%s: %llu columns are not a multiple of the block's %d", Definition::kName, ull(k), kElements);
+      return fail(error, "%s: %llu columns are not a multiple of the block's %d", Definition::kName, ull(k),
+                  kElements);
     const auto* p = static_cast<const uint8_t*>(src);
     for (uint64_t n = 0; n < n_rows; ++n, p += row_bytes(k)) {
       for (uint64_t k0 = 0; k0 < k; k0 += Codec::kBlock) {
@@ -173,19 +180,21 @@ struct Format {
         if (cols < Codec::kBlock) block = static_cast<uint8_t*>(std::memcpy(padded, block, row_bytes(cols)));
         if (const int column = not_finite(block); column >= 0) {
           const unsigned long long wrong = ull(k0) + static_cast<unsigned>(column);
-          return fail(error, "%s: row %llu block %llu decodes to NaN or infinity at column %llu", Definition::kName, ull(n),
-                      wrong / kElements, wrong);
+          return fail(error, "%s: row %llu block %llu decodes to NaN or infinity at column %llu",
+                      Definition::kName, ull(n), wrong / kElements, wrong);
         }
         if constexpr (requires { Definition::check(block); }) {
           if (const char* wrong = Definition::check(block))
-            return fail(error, "%s: row %llu block %llu: %s", Definition::kName, ull(n), ull(k0 / kElements), wrong);
+            return fail(error, "%s: row %llu block %llu: %s", Definition::kName, ull(n), ull(k0 / kElements),
+                        wrong);
         }
       }
     }
     return APR_OK;
   }
 
-  // ---- the codec as data -----------------------------------------------------------------------------------------------
+  // ---- the codec as data
+  // -----------------------------------------------------------------------------------------------
 
   template <class Layout>
   static void split(const void* blocks, uint64_t n_blocks, uint8_t* const* planes) {
@@ -224,8 +233,8 @@ struct Format {
 
   static constexpr bool kPlanar = requires { typename Codec::Planar; };
 
-  static constexpr apr_layout kRowMajor{
-      sizeof(apr_layout), "row_major", kLayoutNames.row_major, 1, kPlaneBytes<RowMajor>.bytes, nullptr};
+  static constexpr apr_layout kRowMajor{sizeof(apr_layout),          "row_major", kLayoutNames.row_major, 1,
+                                        kPlaneBytes<RowMajor>.bytes, nullptr};
 
   template <class C>
   static constexpr apr_layout kPlanarOf{sizeof(apr_layout),
@@ -247,18 +256,15 @@ struct Format {
   };
   static constexpr Layouts kLayouts{};
 
-  static constexpr apr_codec kCodec{sizeof(apr_codec),
-                                    Codec::kInteger ? APR_CODEC_INTEGER : APR_CODEC_FLOAT,
-                                    Definition::kCppType,
-                                    Definition::kSource,
-                                    Codec::kBlock,
-                                    Codec::kBytes,
-                                    Codec::kRuns,
-                                    Codec::kRun,
-                                    kLayouts.pointers,
-                                    kLayouts.count};
+  static constexpr apr_codec kCodec{
+      sizeof(apr_codec),    Codec::kInteger ? APR_CODEC_INTEGER : APR_CODEC_FLOAT,
+      Definition::kCppType, Definition::kSource,
+      Codec::kBlock,        Codec::kBytes,
+      Codec::kRuns,         Codec::kRun,
+      kLayouts.pointers,    kLayouts.count};
 
-  // ---- CPU kernels -------------------------------------------------------------------------------------------------------
+  // ---- CPU kernels
+  // -------------------------------------------------------------------------------------------------------
 
   // What is hand-written in Override wins; a hand-written unpack also feeds the derived GEMV.
   template <class Derived, class Override>
@@ -267,9 +273,11 @@ struct Format {
     set.struct_size = sizeof(apr_cpu_kernels);
     set.isa = isa;
     set.origin = "derived";
-    if constexpr (requires { Override::gemv_int; } || requires { Override::gemv_float; })
+    if constexpr (
+        requires { Override::gemv_int; } || requires { Override::gemv_float; })
       set.origin = "hand-written";
-    else if constexpr (requires { Override::unpack_int; } || requires { Override::unpack_float; })
+    else if constexpr (
+        requires { Override::unpack_int; } || requires { Override::unpack_float; })
       set.origin = "derived, hand-written unpack";
 
     constexpr cpu::portable::UnpackInt unpack_int = [] {
@@ -305,7 +313,8 @@ struct Format {
     return set;
   }
 
-  static constexpr apr_cpu_kernels kPortable = kernels<cpu::portable::Derived, cpu::NoOverride>(APR_ISA_PORTABLE);
+  static constexpr apr_cpu_kernels kPortable =
+      kernels<cpu::portable::Derived, cpu::NoOverride>(APR_ISA_PORTABLE);
 #if APR_HAS_X86_KERNELS
   static constexpr apr_cpu_kernels kAvx2 =
       kernels<cpu::avx2::Derived, typename cpu::OverrideAvx2<Definition>::Type>(APR_ISA_AVX2);
@@ -342,12 +351,14 @@ struct Format {
 #if APR_HAS_X86_KERNELS
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
       return cpu::avx512::Derived::kQuantizeBlock<Definition>;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return cpu::avx2::Derived::kQuantizeBlock<Definition>;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      return cpu::avx2::Derived::kQuantizeBlock<Definition>;
 #endif
     return cpu::portable::Derived::kQuantizeBlock<Definition>;
   }
 
-  // The first column of a codec block that is NaN or infinite, or -1. The usual block is settled by its scales alone.
+  // The first column of a codec block that is NaN or infinite, or -1. The usual block is settled by its
+  // scales alone.
   static int not_finite(const uint8_t* block) {
     if constexpr (Codec::kInteger) {
       bool plain = true;

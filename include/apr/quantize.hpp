@@ -1,9 +1,10 @@
-// Tools for quantisers: exact conversions to small floats, and weighted least-squares fits of a scale, or of a scale and a
-// minimum, to a block of weights. The error that everything here minimises is  sum of weight[i] * (x[i] - w[i])^2.
+// Tools for quantisers: exact conversions to small floats, and weighted least-squares fits of a scale, or of
+// a scale and a minimum, to a block of weights. The error that everything here minimises is  sum of weight[i]
+// * (x[i] - w[i])^2.
 //
-// Method (after the searches in ggml's make_qx_quants and make_qkx2_quants, in own words): for a grid of candidate scales round
-// the block to integers, solve for the scale (and minimum) that fits those integers best, keep the best pair, and at the
-// end alternate rounding and solving until it stops helping.
+// Method (after the searches in ggml's make_qx_quants and make_qkx2_quants, in own words): for a grid of
+// candidate scales round the block to integers, solve for the scale (and minimum) that fits those integers
+// best, keep the best pair, and at the end alternate rounding and solving until it stops helping.
 #pragma once
 
 #include <cmath>
@@ -21,7 +22,8 @@ inline uint16_t float_to_half(float f) {
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and more
   if (magnitude < 0x38800000u) {
-    // Below 2^-14 the spacing is 2^-24. Adding 0.5 puts the float's last bit at 2^-24: the addition rounds to nearest even.
+    // Below 2^-14 the spacing is 2^-24. Adding 0.5 puts the float's last bit at 2^-24: the addition rounds to
+    // nearest even.
     return static_cast<uint16_t>(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u));
   }
   const uint32_t odd = (magnitude >> 13) & 1u;
@@ -43,8 +45,9 @@ inline void store_half(uint8_t* p, float f) {
   std::memcpy(p, &h, 2);
 }
 
-// Eight 6-bit scales and mins to the 12 bytes that ggml's K formats share: low 6 bits of bytes 0-3 and 4-7 for the first
-// four; for the others the low 4 bits in bytes 8-11 and the high 2 in the top bits of bytes 0-7.
+// Eight 6-bit scales and mins to the 12 bytes that ggml's K formats share: low 6 bits of bytes 0-3 and 4-7
+// for the first four; for the others the low 4 bits in bytes 8-11 and the high 2 in the top bits of bytes
+// 0-7.
 inline void pack_scales_and_mins(const float* scales, const float* mins, uint8_t* packed) {
   std::memset(packed, 0, 12);
   for (int s = 0; s < 8; ++s) {
@@ -62,20 +65,23 @@ inline void pack_scales_and_mins(const float* scales, const float* mins, uint8_t
 
 namespace fit {
 
-// Eight floats, as the compiler's own vector type: one register with AVX2, two without. Sums run in eight lanes, so the bytes
-// that a quantiser writes do not depend on the instruction set that it was compiled for.
+// Eight floats, as the compiler's own vector type: one register with AVX2, two without. Sums run in eight
+// lanes, so the bytes that a quantiser writes do not depend on the instruction set that it was compiled for.
 typedef float Float8 __attribute__((vector_size(32)));
 
 APR_FN void load8(const float* p, Float8& v) { __builtin_memcpy(&v, p, sizeof(v)); }
 APR_FN void store8(float* p, const Float8& v) { __builtin_memcpy(p, &v, sizeof(v)); }
-APR_FN float total(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+APR_FN float total(const Float8& v) {
+  return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+}
 
 inline float clamp(float f, float lo, float hi) {
   f = f > lo ? f : lo;  // in this order NaN becomes lo, and stays an integer when it is converted
   return f < hi ? f : hi;
 }
 
-// 1 / scale; 0 for 0. A scale among the least subnormals has no finite inverse: then every column is at an end of the range.
+// 1 / scale; 0 for 0. A scale among the least subnormals has no finite inverse: then every column is at an
+// end of the range.
 inline float inverse_of(float scale) {
   const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
   return std::isfinite(inverse) ? inverse : std::copysign(3.0e38f, scale);
@@ -94,7 +100,8 @@ float round_to(const float* x, const float* weight, float scale, float offset, f
     Float8 value = (v - offset) * factor;
     value = value > least ? value : least;
     value = value < most ? value : most;
-    value = (value + 12582912.0f) - 12582912.0f;  // nearest integer, ties to even: the sum leaves no fraction bits
+    value = (value + 12582912.0f) -
+            12582912.0f;  // nearest integer, ties to even: the sum leaves no fraction bits
     store8(q + i, value);
     const Float8 miss = v - (value * scale + offset);
     error += w * miss * miss;
@@ -165,8 +172,8 @@ float scale_only(const float* x, const float* weight, const Grid& grid) {
   if (!(std::fabs(peak) > 1e-30f)) return 0.0f;
   float q[kN];
   Scale best{0.0f, -1.0f};
-  // The largest weight may be the most negative integer or the most positive one; either way the scale that spreads it a
-  // little beyond or short of the end can serve the others better.
+  // The largest weight may be the most negative integer or the most positive one; either way the scale that
+  // spreads it a little beyond or short of the end can serve the others better.
   for (const float end : {grid.lo, grid.hi}) {
     for (int step = -8; step <= 8; ++step) {
       const float trial = peak / (end + 0.1f * static_cast<float>(step));
@@ -209,13 +216,15 @@ Affine solve_affine(const float* x, const float* weight, const float* q, float h
   const double determinant = w * qq - mq * mq;
   Affine result{0.0f, w > 0.0 ? static_cast<float>(mx / w) : 0.0f};
   if (determinant > 0.0)
-    result = {static_cast<float>((w * xq - mx * mq) / determinant), static_cast<float>((qq * mx - mq * xq) / determinant)};
+    result = {static_cast<float>((w * xq - mx * mq) / determinant),
+              static_cast<float>((qq * mx - mq * xq) / determinant)};
   if (result.offset > highest)
     result = {qq > 0.0 ? static_cast<float>((xq - double{highest} * mq) / qq) : 0.0f, highest};
   return result;
 }
 
-// x ~ scale * q + offset, q in 0..hi, scale >= 0, offset <= highest (0 for formats that store a minimum without its sign).
+// x ~ scale * q + offset, q in 0..hi, scale >= 0, offset <= highest (0 for formats that store a minimum
+// without its sign).
 template <int kN>
 Affine scale_and_offset(const float* x, const float* weight, float hi, float highest) {
   float least = x[0], most = x[0];
@@ -250,11 +259,12 @@ Affine scale_and_offset(const float* x, const float* weight, float hi, float hig
   return best;
 }
 
-// ---- two-level scales: kSubs sub-blocks of kN columns, each with small integers for its scale (and minimum), and a float
+// ---- two-level scales: kSubs sub-blocks of kN columns, each with small integers for its scale (and
+// minimum), and a float
 // ---- for the whole superblock that they multiply
 
-// The factor that makes `peak` the integer `end`, as a half holds it; never zero for a peak that is not, so that the integers
-// can still reach what the least half cannot divide.
+// The factor that makes `peak` the integer `end`, as a half holds it; never zero for a peak that is not, so
+// that the integers can still reach what the least half cannot divide.
 inline float half_factor(float peak, float end) {
   const float factor = peak / end, half = round_to_half(factor);
   return half == 0.0f && factor != 0.0f ? std::copysign(half_to_float(1), factor) : half;
@@ -266,16 +276,16 @@ inline float integer_of(float value, float factor, float lo, float hi) {
 
 template <int kSubs, int kN>
 struct ScaledSuperblock {
-  float d;               // a half's value
-  float scale[kSubs];    // integers
-  float q[kSubs * kN];   // integers
+  float d;              // a half's value
+  float scale[kSubs];   // integers
+  float q[kSubs * kN];  // integers
   float error;
 };
 
 // x ~ (d * scale[s]) * q; scale in scale_lo..scale_hi, q of the grid.
 template <int kSubs, int kN, class Grid>
-ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weight, float scale_lo, float scale_hi,
-                                              const Grid& grid) {
+ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weight, float scale_lo,
+                                              float scale_hi, const Grid& grid) {
   float wanted[kSubs], peak = 0.0f;
   for (int s = 0; s < kSubs; ++s) {
     wanted[s] = scale_only<kN>(x + s * kN, weight + s * kN, grid);
@@ -324,15 +334,16 @@ ScaledSuperblock<kSubs, kN> superblock_scales(const float* x, const float* weigh
 
 template <int kSubs, int kN>
 struct AffineSuperblock {
-  float d, dmin;                     // halves' values
-  float scale[kSubs], min[kSubs];    // integers
-  float q[kSubs * kN];               // integers
+  float d, dmin;                   // halves' values
+  float scale[kSubs], min[kSubs];  // integers
+  float q[kSubs * kN];             // integers
   float error;
 };
 
 // x ~ (d * scale[s]) * q - dmin * min[s]; scale in 0..scale_hi, min in 0..min_hi, q in 0..hi.
 template <int kSubs, int kN>
-AffineSuperblock<kSubs, kN> superblock_affine(const float* x, const float* weight, float scale_hi, float min_hi, float hi) {
+AffineSuperblock<kSubs, kN> superblock_affine(const float* x, const float* weight, float scale_hi,
+                                              float min_hi, float hi) {
   Affine wanted[kSubs];
   float scale_peak = 0.0f, min_peak = 0.0f;
   for (int s = 0; s < kSubs; ++s) {

@@ -33,7 +33,9 @@ using namespace apr::cpu::avx512;
 struct Half {
   static constexpr int kBytes = 2;
   APR_FN static __m512 full(const uint8_t* p) { return _mm512_cvtph_ps(load32(p)); }
-  APR_FN static __m512 part(const uint8_t* p, __mmask16 mask) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p)); }
+  APR_FN static __m512 part(const uint8_t* p, __mmask16 mask) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+  }
 };
 struct Bfloat {
   static constexpr int kBytes = 2;
@@ -41,7 +43,9 @@ struct Bfloat {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
   }
   APR_FN static __m512 full(const uint8_t* p) { return widen(load32(p)); }
-  APR_FN static __m512 part(const uint8_t* p, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, p)); }
+  APR_FN static __m512 part(const uint8_t* p, __mmask16 mask) {
+    return widen(_mm256_maskz_loadu_epi16(mask, p));
+  }
 };
 
 }  // namespace f16_avx512

@@ -35,7 +35,8 @@ struct F16 {
   using Avx512 = Avx512Kernels<f16_avx512::Half>;
 #endif
   static constexpr int kElements = 1;
-  // Nearest even. From 65520 on a weight would become infinite: apr::Format refuses it, naming row and columns.
+  // Nearest even. From 65520 on a weight would become infinite: apr::Format refuses it, naming row and
+  // columns.
   static void quantize(const float* x, const float*, uint8_t* block) {
     for (int i = 0; i < Codec::kBlock; ++i) apr::store_half(block + 2 * i, x[i]);
   }
@@ -65,5 +66,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<F16>::kTable, &apr:
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-f16", "0.1.0", "Apache-2.0",
-                    kFormats,           2,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-f16",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    2,
+                    nullptr,
+                    0};

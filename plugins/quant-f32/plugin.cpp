@@ -32,5 +32,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<F32>::kTable};
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-f32", "0.1.0", "Apache-2.0",
-                    kFormats,           1,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-f32",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    1,
+                    nullptr,
+                    0};

@@ -13,7 +13,8 @@ namespace {
 struct Q2K {
   using Codec = apr::Q2K;
   static constexpr const char* kName = "q2_k";
-  static constexpr const char* kDescription = "2.63 bits: superblocks of 256, 2-bit quants, 4-bit scales and mins for 16 columns";
+  static constexpr const char* kDescription =
+      "2.63 bits: superblocks of 256, 2-bit quants, 4-bit scales and mins for 16 columns";
   static constexpr const char* kCppType = "apr::Q2K";
   static constexpr const char* kSource = q2_k_text;
   static constexpr int kGgufType = 10;
@@ -40,7 +41,8 @@ struct Q2K {
 struct Q3K {
   using Codec = apr::Q3K;
   static constexpr const char* kName = "q3_k";
-  static constexpr const char* kDescription = "3.44 bits: superblocks of 256, 3-bit quants, 6-bit scales for 16 columns";
+  static constexpr const char* kDescription =
+      "3.44 bits: superblocks of 256, 3-bit quants, 6-bit scales for 16 columns";
   static constexpr const char* kCppType = "apr::Q3K";
   static constexpr const char* kSource = q3_k_text;
   static constexpr int kGgufType = 11;
@@ -52,7 +54,8 @@ struct Q3K {
 #endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const auto fit = apr::fit::superblock_scales<16, 16>(x, weight, -32.0f, 31.0f, apr::fit::Integers{-4.0f, 3.0f});
+    const auto fit =
+        apr::fit::superblock_scales<16, 16>(x, weight, -32.0f, 31.0f, apr::fit::Integers{-4.0f, 3.0f});
     std::memset(block, 0, Codec::kBytes);
     for (int column = 0; column < 256; ++column) {
       const int q = static_cast<int>(fit.q[column]) + 4;
@@ -72,5 +75,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q2K>::kTable, &apr:
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-low-k", "0.1.0", "Apache-2.0",
-                    kFormats,           2,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-low-k",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    2,
+                    nullptr,
+                    0};

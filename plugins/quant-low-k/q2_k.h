@@ -1,6 +1,6 @@
-// Q2_K: superblocks of 256 columns, 2.625 bits per weight. Sixteen columns share a 4-bit scale and a 4-bit min;
-// w = (d * scale) * q - (dmin * min), q in 0..3.
-// Source of the format: ggml's block_q2_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q2_K: superblocks of 256 columns, 2.625 bits per weight. Sixteen columns share a 4-bit scale and a 4-bit
+// min; w = (d * scale) * q - (dmin * min), q in 0..3. Source of the format: ggml's block_q2_K,
+// https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -17,12 +17,17 @@ struct Q2K {
   static constexpr int kRuns = 4;
   static constexpr int kRun = 16;
 
-  // Byte 32 h + i (i < 32) holds columns 128 h + i + {0, 32, 64, 96} in its four pairs of bits. Chunk c takes 16 bytes from 16 c.
-  APR_FN static constexpr int col(int chunk, int run) { return 128 * (chunk / 2) + 16 * (chunk % 2) + 32 * run; }
+  // Byte 32 h + i (i < 32) holds columns 128 h + i + {0, 32, 64, 96} in its four pairs of bits. Chunk c takes
+  // 16 bytes from 16 c.
+  APR_FN static constexpr int col(int chunk, int run) {
+    return 128 * (chunk / 2) + 16 * (chunk % 2) + 32 * run;
+  }
 
   // scales: byte r is run r's, scale in the low nibble.
-  APR_FN static void unpack(const uint32_t words[4], uint32_t scales, uint32_t dd, IntChunk<kRuns, kRun>& out) {
-    const float d = half_to_float(static_cast<uint16_t>(dd)), dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
+  APR_FN static void unpack(const uint32_t words[4], uint32_t scales, uint32_t dd,
+                            IntChunk<kRuns, kRun>& out) {
+    const float d = half_to_float(static_cast<uint16_t>(dd)),
+                dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
     for (int r = 0; r < kRuns; ++r) {
       for (int i = 0; i < 4; ++i) out.q[r][i] = (words[i] >> (2 * r)) & 0x03030303u;
       out.scale[r] = mul(d, static_cast<float>((scales >> (8 * r)) & 15u));
@@ -50,7 +55,8 @@ struct Q2K {
     }
   };
 
-  // Pairs of bits; per chunk the four {scale, min} bytes of its runs; {d, dmin}. A lane's loads are 16, 4 and 4 bytes.
+  // Pairs of bits; per chunk the four {scale, min} bytes of its runs; {d, dmin}. A lane's loads are 16, 4 and
+  // 4 bytes.
   struct Planar {
     static constexpr int kPlanes = 3;
     static constexpr int kPlaneBytes[kPlanes] = {64, 16, 4};

@@ -1,6 +1,6 @@
-// Q3_K: superblocks of 256 columns, 3.4375 bits per weight. Sixteen columns share a 6-bit scale; w = (d * scale) * q with scale
-// in -32..31 and q in -4..3: two bits of q + 4, and the third apart.
-// Source of the format: ggml's block_q3_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q3_K: superblocks of 256 columns, 3.4375 bits per weight. Sixteen columns share a 6-bit scale; w = (d *
+// scale) * q with scale in -32..31 and q in -4..3: two bits of q + 4, and the third apart. Source of the
+// format: ggml's block_q3_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -9,7 +9,8 @@ namespace apr {
 
 struct Q3K {
   static constexpr int kBlock = 256;
-  static constexpr int kBytes = 110;  // 32 bytes of third bits, 64 of pairs of bits, 12 of packed scales, d as f16
+  static constexpr int kBytes =
+      110;  // 32 bytes of third bits, 64 of pairs of bits, 12 of packed scales, d as f16
   static constexpr int kAlign = 2;
   static constexpr bool kInteger = true;
   static constexpr bool kOffset = false;
@@ -17,13 +18,16 @@ struct Q3K {
   static constexpr int kRuns = 4;
   static constexpr int kRun = 16;
 
-  // Byte 32 h + i (i < 32) holds columns 128 h + i + {0, 32, 64, 96} in its four pairs of bits; their third bits are bits 4 h ..
-  // 4 h + 3 of high byte i. Chunk c takes 16 bytes from 16 c.
-  APR_FN static constexpr int col(int chunk, int run) { return 128 * (chunk / 2) + 16 * (chunk % 2) + 32 * run; }
+  // Byte 32 h + i (i < 32) holds columns 128 h + i + {0, 32, 64, 96} in its four pairs of bits; their third
+  // bits are bits 4 h .. 4 h + 3 of high byte i. Chunk c takes 16 bytes from 16 c.
+  APR_FN static constexpr int col(int chunk, int run) {
+    return 128 * (chunk / 2) + 16 * (chunk % 2) + 32 * run;
+  }
 
   // Scale of 16 columns, + 32: low nibbles in bytes 0-7 (both nibbles), high pairs in bytes 8-11.
   APR_FN static int scale(const uint32_t packed[3], int s) {
-    const uint32_t low = packed[s / 4 % 2] >> (8 * (s % 4) + 4 * (s / 8)), high = packed[2] >> (8 * (s % 4) + 2 * (s / 4));
+    const uint32_t low = packed[s / 4 % 2] >> (8 * (s % 4) + 4 * (s / 8)),
+                   high = packed[2] >> (8 * (s % 4) + 2 * (s / 4));
     return static_cast<int>((low & 15u) | (high & 3u) << 4) - 32;
   }
 
@@ -57,8 +61,8 @@ struct Q3K {
     }
   };
 
-  // Pairs of bits; per chunk two words of third bits, quad i of run r at bit 4 (r % 2) + i of each byte of word r / 2; per chunk
-  // four int8 scales; d. A lane's loads are 16, 8, 4 and 2 bytes.
+  // Pairs of bits; per chunk two words of third bits, quad i of run r at bit 4 (r % 2) + i of each byte of
+  // word r / 2; per chunk four int8 scales; d. A lane's loads are 16, 8, 4 and 2 bytes.
   struct Planar {
     static constexpr int kPlanes = 4;
     static constexpr int kPlaneBytes[kPlanes] = {64, 32, 16, 2};

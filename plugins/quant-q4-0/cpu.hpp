@@ -1,4 +1,5 @@
-// q4_0, q4_1, q5_0, q5_1 and q8_0 on x86. One description of a block serves all five: what differs is where things lie.
+// q4_0, q4_1, q5_0, q5_1 and q8_0 on x86. One description of a block serves all five: what differs is where
+// things lie.
 #pragma once
 
 #include "apr/cpu/avx2.hpp"
@@ -6,14 +7,15 @@
 
 #if APR_HAS_X86_KERNELS
 
-// A block of 32 columns begins with d (and m); the integers are nibbles (byte i: columns i and 16 + i) or bytes.
+// A block of 32 columns begins with d (and m); the integers are nibbles (byte i: columns i and 16 + i) or
+// bytes.
 struct Q4_0Block {
   static constexpr int kBytes = 18;
-  static constexpr int kQuants = 2;      // offset of the nibbles or bytes
-  static constexpr int kHigh = -1;       // offset of the word of fifth bits, or -1
-  static constexpr int kBias = 8;        // what is stored is q + kBias
-  static constexpr bool kMin = false;    // m follows d
-  static constexpr bool kWide = false;   // bytes, not nibbles
+  static constexpr int kQuants = 2;     // offset of the nibbles or bytes
+  static constexpr int kHigh = -1;      // offset of the word of fifth bits, or -1
+  static constexpr int kBias = 8;       // what is stored is q + kBias
+  static constexpr bool kMin = false;   // m follows d
+  static constexpr bool kWide = false;  // bytes, not nibbles
 };
 struct Q4_1Block {
   static constexpr int kBytes = 20, kQuants = 4, kHigh = -1, kBias = 0;
@@ -42,9 +44,9 @@ APR_FN __m256i fifth_bits(const uint8_t* p) {
   uint32_t word;
   __builtin_memcpy(&word, p, 4);
   // Each byte of the vector gets its byte of the word, then keeps its bit.
-  const __m256i bytes = _mm256_shuffle_epi8(
-      _mm256_set1_epi32(static_cast<int>(word)),
-      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i bytes =
+      _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(word)),
+                          _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
   const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
   return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit), _mm256_set1_epi8(16));
 }
@@ -81,17 +83,18 @@ struct Factors {
 template <class Block>
 APR_FN Factors factors(const uint8_t* block) {
   constexpr int b = Block::kBytes;
-  const __m256i words = _mm256_i32gather_epi32(reinterpret_cast<const int*>(block),
-                                               _mm256_setr_epi32(0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b), 1);
+  const __m256i words =
+      _mm256_i32gather_epi32(reinterpret_cast<const int*>(block),
+                             _mm256_setr_epi32(0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b), 1);
   // The lower (or upper) halves of eight words to eight halves side by side.
-  const __m256i low = _mm256_shuffle_epi8(
-      words, _mm256_setr_epi64x(0x0d0c090805040100, -1, 0x0d0c090805040100, -1));
+  const __m256i low =
+      _mm256_shuffle_epi8(words, _mm256_setr_epi64x(0x0d0c090805040100, -1, 0x0d0c090805040100, -1));
   const __m128i d = _mm256_castsi256_si128(_mm256_permute4x64_epi64(low, 0x08));
   Factors f;
   f.scale = _mm256_cvtph_ps(d);
   if constexpr (Block::kMin) {
-    const __m256i high = _mm256_shuffle_epi8(
-        words, _mm256_setr_epi64x(0x0f0e0b0a07060302, -1, 0x0f0e0b0a07060302, -1));
+    const __m256i high =
+        _mm256_shuffle_epi8(words, _mm256_setr_epi64x(0x0f0e0b0a07060302, -1, 0x0f0e0b0a07060302, -1));
     f.offset = _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64(high, 0x08)));
   } else {
     f.offset = _mm256_mul_ps(f.scale, _mm256_set1_ps(-static_cast<float>(Block::kBias)));
@@ -121,7 +124,8 @@ struct Gemv {
     for (int b = 0; b < 8; ++b) {
       const __m256i w = quants<Block>(block + b * Block::kBytes);
       for (int m = 0; m < kM; ++m)
-        sum[m] = _mm256_fmadd_ps(dot(w, a.q + m * a.x_stride + k + 32 * b), _mm256_set1_ps(factor[m][b]), sum[m]);
+        sum[m] =
+            _mm256_fmadd_ps(dot(w, a.q + m * a.x_stride + k + 32 * b), _mm256_set1_ps(factor[m][b]), sum[m]);
     }
   }
 
@@ -129,7 +133,8 @@ struct Gemv {
   APR_FN static void last(const uint8_t* block, uint64_t k, const apr_cpu_gemv& a, __m256* sum) {
     for (; k < a.k; k += 32, block += Block::kBytes) {
       const __m256i w = quants<Block>(block);
-      const float d = half_at(block), offset = Block::kMin ? half_at(block + 2) : -static_cast<float>(Block::kBias) * d;
+      const float d = half_at(block),
+                  offset = Block::kMin ? half_at(block + 2) : -static_cast<float>(Block::kBias) * d;
       for (int m = 0; m < kM; ++m) {
         const uint64_t x = m * a.x_stride + k;
         sum[m] = _mm256_fmadd_ps(dot(w, a.q + x), _mm256_set1_ps(d * a.scale[x / 32]), sum[m]);
@@ -190,14 +195,17 @@ struct Gemv {
       if constexpr (Block::kWide) {
         // A lane of |q| * 127, four times, needs 17 bits: no packing.
         for (int i = 0; i < 4; ++i) {
-          const __m512i lanes = _mm512_set_epi32(2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1,
-                                                 2 * i + 1, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i);
+          const __m512i lanes =
+              _mm512_set_epi32(2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1, 2 * i + 1,
+                               2 * i + 1, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i, 2 * i);
           const __m512 dots = _mm512_cvtepi32_ps(dot_i8(z[i], load64(a.q + x + 64 * i)));
-          sum[m] = _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(lanes, _mm512_castps256_ps512(factor)), sum[m]);
+          sum[m] =
+              _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(lanes, _mm512_castps256_ps512(factor)), sum[m]);
         }
       } else {
         __m512i dot[4];
-        for (int i = 0; i < 4; ++i) dot[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), z[i], load64(a.q + x + 64 * i));
+        for (int i = 0; i < 4; ++i)
+          dot[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), z[i], load64(a.q + x + 64 * i));
         const __m512i dots = quarter_sums(dot[0], dot[1], dot[2], dot[3], _mm512_set1_epi16(1));
         sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), to_quarter_order(factor), sum[m]);
       }

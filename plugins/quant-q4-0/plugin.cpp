@@ -24,12 +24,14 @@ struct Avx2Kernels {
 };
 template <class Block>
 struct Avx512Kernels {
-  static constexpr auto unpack_int = &q4_0_avx2::unpack_int<Block>;  // a block is one 256-bit store: no wider is faster
+  static constexpr auto unpack_int =
+      &q4_0_avx2::unpack_int<Block>;  // a block is one 256-bit store: no wider is faster
   static constexpr auto gemv_int = &apr::cpu::avx512::gemv_by<q4_0_avx512::Gemv<Block>>;
 };
 #endif
 
-// Integers of 32 columns: column i to the low nibble of byte i, column 16 + i to the high one; returns the fifth bits.
+// Integers of 32 columns: column i to the low nibble of byte i, column 16 + i to the high one; returns the
+// fifth bits.
 uint32_t pack_nibbles(const float* q, int bias, uint8_t* qs) {
   uint32_t high = 0;
   for (int i = 0; i < 16; ++i) {
@@ -152,5 +154,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q4_0>::kTable, &apr
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-q4-0", "0.1.0", "Apache-2.0",
-                    kFormats,           5,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-q4-0",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    5,
+                    nullptr,
+                    0};

@@ -40,9 +40,7 @@ struct Q4_0 {
       load_words<4, kAlign>(block.p[0] + 2, raw.qs);
       return raw;
     }
-    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      unpack(raw.qs, raw.d, out);
-    }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) { unpack(raw.qs, raw.d, out); }
   };
 
   // Quants; d. A lane's loads are 16 and 2 bytes.

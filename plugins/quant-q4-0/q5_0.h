@@ -1,6 +1,6 @@
-// Q5_0: 32 columns share a scale, 5.5 bits per weight. w = d * q, q in -16..15 stored as q + 16: nibbles, and the fifth bits
-// in a word of their own.
-// Source of the format: ggml's block_q5_0, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q5_0: 32 columns share a scale, 5.5 bits per weight. w = d * q, q in -16..15 stored as q + 16: nibbles, and
+// the fifth bits in a word of their own. Source of the format: ggml's block_q5_0,
+// https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -24,7 +24,8 @@ struct Q5_0 {
   APR_FN static uint32_t high_quad(uint32_t bits, int run, int quad) {
     return spread_bits(bits >> (16 * run + 4 * quad)) << 4;
   }
-  // And as the planar layout has them: quad 4 r + i at bit 4 r + i of each byte, which costs a shift and a mask.
+  // And as the planar layout has them: quad 4 r + i at bit 4 r + i of each byte, which costs a shift and a
+  // mask.
   APR_FN static uint32_t planar_quad(uint32_t bits, int run, int quad) {
     return ((bits >> (4 * run + quad)) & 0x01010101u) << 4;
   }
@@ -52,7 +53,8 @@ struct Q5_0 {
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
       for (int r = 0; r < 2; ++r) {
         for (int i = 0; i < 4; ++i)
-          out.q[r][i] = sub_bytes(((raw.qs[i] >> (4 * r)) & 0x0f0f0f0fu) | high_quad(raw.high, r, i), 0x10101010u);
+          out.q[r][i] =
+              sub_bytes(((raw.qs[i] >> (4 * r)) & 0x0f0f0f0fu) | high_quad(raw.high, r, i), 0x10101010u);
         out.scale[r] = half_to_float(raw.d);
         out.offset[r] = 0.0f;
       }
@@ -75,7 +77,8 @@ struct Q5_0 {
       const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
       for (int r = 0; r < 2; ++r) {
         for (int i = 0; i < 4; ++i)
-          out.q[r][i] = sub_bytes(((words[i] >> (4 * r)) & 0x0f0f0f0fu) | planar_quad(raw.high, r, i), 0x10101010u);
+          out.q[r][i] =
+              sub_bytes(((words[i] >> (4 * r)) & 0x0f0f0f0fu) | planar_quad(raw.high, r, i), 0x10101010u);
         out.scale[r] = half_to_float(raw.d);
         out.offset[r] = 0.0f;
       }

@@ -1,6 +1,6 @@
-// Q5_1: 32 columns share a scale and a minimum, 6 bits per weight. w = d * q + m, q in 0..31: nibbles, and the fifth bits in
-// a word of their own.
-// Source of the format: ggml's block_q5_1, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q5_1: 32 columns share a scale and a minimum, 6 bits per weight. w = d * q + m, q in 0..31: nibbles, and
+// the fifth bits in a word of their own. Source of the format: ggml's block_q5_1,
+// https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -24,7 +24,8 @@ struct Q5_1 {
   APR_FN static uint32_t high_quad(uint32_t bits, int run, int quad) {
     return spread_bits(bits >> (16 * run + 4 * quad)) << 4;
   }
-  // And as the planar layout has them: quad 4 r + i at bit 4 r + i of each byte, which costs a shift and a mask.
+  // And as the planar layout has them: quad 4 r + i at bit 4 r + i of each byte, which costs a shift and a
+  // mask.
   APR_FN static uint32_t planar_quad(uint32_t bits, int run, int quad) {
     return ((bits >> (4 * run + quad)) & 0x01010101u) << 4;
   }

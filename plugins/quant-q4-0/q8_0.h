@@ -38,8 +38,8 @@ struct Q8_0 {
     }
   };
 
-  // The first 16 columns of every block; the last 16; d. Two planes, so that neighbouring lanes' 16-byte loads touch: in one
-  // plane of 32 bytes each load of a warp would use half of every sector that it fetches.
+  // The first 16 columns of every block; the last 16; d. Two planes, so that neighbouring lanes' 16-byte
+  // loads touch: in one plane of 32 bytes each load of a warp would use half of every sector that it fetches.
   struct Planar {
     static constexpr int kPlanes = 3;
     static constexpr int kPlaneBytes[kPlanes] = {16, 16, 2};

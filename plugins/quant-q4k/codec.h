@@ -1,6 +1,6 @@
-// Q4_K: superblocks of 256 columns, 4.5 bits per weight. A sub-block of 32 columns has a 6-bit scale and a 6-bit min;
-// w = (d * scale) * q - (dmin * min), q in 0..15.
-// Source of the format: ggml's block_q4_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q4_K: superblocks of 256 columns, 4.5 bits per weight. A sub-block of 32 columns has a 6-bit scale and a
+// 6-bit min; w = (d * scale) * q - (dmin * min), q in 0..15. Source of the format: ggml's block_q4_K,
+// https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -9,7 +9,8 @@ namespace apr {
 
 struct Q4K {
   static constexpr int kBlock = 256;
-  static constexpr int kBytes = 144;  // d, dmin: 2 x f16; 12 bytes of packed scales and mins; 128 bytes of nibbles
+  static constexpr int kBytes =
+      144;  // d, dmin: 2 x f16; 12 bytes of packed scales and mins; 128 bytes of nibbles
   static constexpr int kAlign = 16;
   static constexpr bool kInteger = true;
   static constexpr bool kOffset = true;
@@ -17,11 +18,15 @@ struct Q4K {
   static constexpr int kRuns = 2;
   static constexpr int kRun = 16;
 
-  // Quant byte 32 g + i holds columns 64 g + i (low nibble) and 64 g + 32 + i (high). Chunk c takes the 16 bytes from 16 c.
-  APR_FN static constexpr int col(int chunk, int run) { return 64 * (chunk / 2) + 16 * (chunk % 2) + 32 * run; }
+  // Quant byte 32 g + i holds columns 64 g + i (low nibble) and 64 g + 32 + i (high). Chunk c takes the 16
+  // bytes from 16 c.
+  APR_FN static constexpr int col(int chunk, int run) {
+    return 64 * (chunk / 2) + 16 * (chunk % 2) + 32 * run;
+  }
 
-  // Scale and min of sub-block s from the 12 packed bytes: the first four pairs lie in the low 6 bits of bytes 0-3 and
-  // 4-7; of the others, the low 4 bits lie in bytes 8-11 and the high 2 in the top bits of bytes 0-7.
+  // Scale and min of sub-block s from the 12 packed bytes: the first four pairs lie in the low 6 bits of
+  // bytes 0-3 and 4-7; of the others, the low 4 bits lie in bytes 8-11 and the high 2 in the top bits of
+  // bytes 0-7.
   APR_FN static void scale_min(const uint32_t packed[3], int s, uint32_t& scale, uint32_t& min) {
     const int shift = 8 * (s % 4);
     const uint32_t a = packed[0] >> shift, b = packed[1] >> shift, c = packed[2] >> shift;
@@ -29,14 +34,15 @@ struct Q4K {
     min = s < 4 ? b & 63u : ((c >> 4) & 15u) | ((b >> 2) & 0x30u);
   }
 
-  APR_FN static void unpack(const U4& qs, uint32_t dd, uint32_t scale0, uint32_t scale1, uint32_t min0, uint32_t min1,
-                            IntChunk<kRuns, kRun>& chunk) {
+  APR_FN static void unpack(const U4& qs, uint32_t dd, uint32_t scale0, uint32_t scale1, uint32_t min0,
+                            uint32_t min1, IntChunk<kRuns, kRun>& chunk) {
     const uint32_t words[4] = {qs.x, qs.y, qs.z, qs.w};
     for (int i = 0; i < 4; ++i) {
       chunk.q[0][i] = words[i] & 0x0f0f0f0fu;
       chunk.q[1][i] = (words[i] >> 4) & 0x0f0f0f0fu;
     }
-    const float d = half_to_float(static_cast<uint16_t>(dd)), dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
+    const float d = half_to_float(static_cast<uint16_t>(dd)),
+                dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
     chunk.scale[0] = mul(d, static_cast<float>(scale0));
     chunk.scale[1] = mul(d, static_cast<float>(scale1));
     chunk.offset[0] = -mul(dmin, static_cast<float>(min0));
@@ -63,7 +69,8 @@ struct Q4K {
     }
   };
 
-  // Quants; per pair of sub-blocks the bytes {scale, scale, min, min}; {d, dmin}. A lane's loads are 16, 4 and 4 bytes.
+  // Quants; per pair of sub-blocks the bytes {scale, scale, min, min}; {d, dmin}. A lane's loads are 16, 4
+  // and 4 bytes.
   struct Planar {
     static constexpr int kPlanes = 3;
     static constexpr int kPlaneBytes[kPlanes] = {128, 16, 4};
@@ -77,7 +84,8 @@ struct Q4K {
               apr::load<uint32_t>(block.p[2])};
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      unpack(raw.qs, raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u, raw.scales >> 24, out);
+      unpack(raw.qs, raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u,
+             raw.scales >> 24, out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       uint32_t packed[3];

@@ -1,4 +1,5 @@
-// q4_k on x86: a block's nibbles are 128 bytes from byte 16; byte 32 g + i holds columns 64 g + i (low) and 64 g + 32 + i (high).
+// q4_k on x86: a block's nibbles are 128 bytes from byte 16; byte 32 g + i holds columns 64 g + i (low) and
+// 64 g + 32 + i (high).
 #pragma once
 
 #include "apr/cpu/k_scales.hpp"
@@ -39,11 +40,14 @@ struct Gemv {
     }
     for (int g = 0; g < 4; ++g) {
       const __m256i bytes = load32(block + 16 + 32 * g);
-      const __m256i low = _mm256_and_si256(bytes, nibble), high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+      const __m256i low = _mm256_and_si256(bytes, nibble),
+                    high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
       for (int m = 0; m < kM; ++m) {
         const int8_t* x = a.q + m * a.x_stride + k + 64 * g;
-        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(low, load32(x))), _mm256_set1_ps(factor[m][2 * g]), sum[m]);
-        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(high, load32(x + 32))), _mm256_set1_ps(factor[m][2 * g + 1]), sum[m]);
+        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(low, load32(x))), _mm256_set1_ps(factor[m][2 * g]),
+                                 sum[m]);
+        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(high, load32(x + 32))),
+                                 _mm256_set1_ps(factor[m][2 * g + 1]), sum[m]);
       }
     }
   }

@@ -11,7 +11,8 @@ namespace {
 struct Q4K {
   using Codec = apr::Q4K;
   static constexpr const char* kName = "q4_k";
-  static constexpr const char* kDescription = "4.5 bits: superblocks of 256, 4-bit quants, 6-bit scales and mins for 32 columns";
+  static constexpr const char* kDescription =
+      "4.5 bits: superblocks of 256, 4-bit quants, 6-bit scales and mins for 32 columns";
   static constexpr const char* kCppType = "apr::Q4K";
   static constexpr const char* kSource = codec_text;
   static constexpr int kGgufType = 12;
@@ -35,7 +36,8 @@ struct Q4K {
     uint8_t* qs = block + 16;
     for (int g = 0; g < 4; ++g)
       for (int i = 0; i < 32; ++i)
-        qs[32 * g + i] = static_cast<uint8_t>(static_cast<int>(fit.q[64 * g + i]) | static_cast<int>(fit.q[64 * g + 32 + i]) << 4);
+        qs[32 * g + i] = static_cast<uint8_t>(static_cast<int>(fit.q[64 * g + i]) |
+                                              static_cast<int>(fit.q[64 * g + 32 + i]) << 4);
   }
 };
 
@@ -43,5 +45,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q4K>::kTable};
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-q4k", "0.1.0", "Apache-2.0",
-                    kFormats,           1,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-q4k",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    1,
+                    nullptr,
+                    0};

@@ -1,6 +1,6 @@
-// Q5_K: superblocks of 256 columns, 5.5 bits per weight. A sub-block of 32 columns has a 6-bit scale and a 6-bit min;
-// w = (d * scale) * q - (dmin * min), q in 0..31: nibbles, and the fifth bits apart.
-// Source of the format: ggml's block_q5_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q5_K: superblocks of 256 columns, 5.5 bits per weight. A sub-block of 32 columns has a 6-bit scale and a
+// 6-bit min; w = (d * scale) * q - (dmin * min), q in 0..31: nibbles, and the fifth bits apart. Source of the
+// format: ggml's block_q5_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -9,7 +9,8 @@ namespace apr {
 
 struct Q5K {
   static constexpr int kBlock = 256;
-  static constexpr int kBytes = 176;  // d, dmin: 2 x f16; 12 bytes of packed scales and mins; 32 of fifth bits; 128 of nibbles
+  static constexpr int kBytes =
+      176;  // d, dmin: 2 x f16; 12 bytes of packed scales and mins; 32 of fifth bits; 128 of nibbles
   static constexpr int kAlign = 16;
   static constexpr bool kInteger = true;
   static constexpr bool kOffset = true;
@@ -17,12 +18,15 @@ struct Q5K {
   static constexpr int kRuns = 2;
   static constexpr int kRun = 16;
 
-  // Nibble byte 32 g + i holds columns 64 g + i (low) and 64 g + 32 + i (high); their fifth bits are bits 2 g and 2 g + 1 of
-  // high byte i. Chunk c takes the 16 nibble bytes from 16 c.
-  APR_FN static constexpr int col(int chunk, int run) { return 64 * (chunk / 2) + 16 * (chunk % 2) + 32 * run; }
+  // Nibble byte 32 g + i holds columns 64 g + i (low) and 64 g + 32 + i (high); their fifth bits are bits 2 g
+  // and 2 g + 1 of high byte i. Chunk c takes the 16 nibble bytes from 16 c.
+  APR_FN static constexpr int col(int chunk, int run) {
+    return 64 * (chunk / 2) + 16 * (chunk % 2) + 32 * run;
+  }
 
-  // Scale and min of sub-block s from the 12 packed bytes: the first four pairs lie in the low 6 bits of bytes 0-3 and
-  // 4-7; of the others, the low 4 bits lie in bytes 8-11 and the high 2 in the top bits of bytes 0-7.
+  // Scale and min of sub-block s from the 12 packed bytes: the first four pairs lie in the low 6 bits of
+  // bytes 0-3 and 4-7; of the others, the low 4 bits lie in bytes 8-11 and the high 2 in the top bits of
+  // bytes 0-7.
   APR_FN static void scale_min(const uint32_t packed[3], int s, uint32_t& scale, uint32_t& min) {
     const int shift = 8 * (s % 4);
     const uint32_t a = packed[0] >> shift, b = packed[1] >> shift, c = packed[2] >> shift;
@@ -32,7 +36,8 @@ struct Q5K {
 
   APR_FN static void scales(uint32_t dd, uint32_t scale0, uint32_t scale1, uint32_t min0, uint32_t min1,
                             IntChunk<kRuns, kRun>& out) {
-    const float d = half_to_float(static_cast<uint16_t>(dd)), dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
+    const float d = half_to_float(static_cast<uint16_t>(dd)),
+                dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
     out.scale[0] = mul(d, static_cast<float>(scale0));
     out.scale[1] = mul(d, static_cast<float>(scale1));
     out.offset[0] = -mul(dmin, static_cast<float>(min0));
@@ -66,8 +71,8 @@ struct Q5K {
     }
   };
 
-  // Nibbles; per chunk a word of fifth bits, quad 4 r + i at bit 4 r + i of each byte; per pair of sub-blocks the bytes {scale,
-  // scale, min, min}; {d, dmin}. A lane's loads are 16, 4, 4 and 4 bytes.
+  // Nibbles; per chunk a word of fifth bits, quad 4 r + i at bit 4 r + i of each byte; per pair of sub-blocks
+  // the bytes {scale, scale, min, min}; {d, dmin}. A lane's loads are 16, 4, 4 and 4 bytes.
   struct Planar {
     static constexpr int kPlanes = 4;
     static constexpr int kPlaneBytes[kPlanes] = {128, 32, 16, 4};
@@ -85,8 +90,10 @@ struct Q5K {
       const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
       for (int r = 0; r < 2; ++r)
         for (int i = 0; i < 4; ++i)
-          out.q[r][i] = ((words[i] >> (4 * r)) & 0x0f0f0f0fu) | ((raw.high >> (4 * r + i)) & 0x01010101u) << 4;
-      Q5K::scales(raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u, raw.scales >> 24, out);
+          out.q[r][i] = ((words[i] >> (4 * r)) & 0x0f0f0f0fu) | ((raw.high >> (4 * r + i)) & 0x01010101u)
+                                                                    << 4;
+      Q5K::scales(raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u,
+                  raw.scales >> 24, out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       __builtin_memcpy(plane[0], block + 48, 128);

@@ -1,5 +1,5 @@
-// q5_k on x86: nibbles are 128 bytes from byte 48, as in q4_k; the fifth bits of columns 32 s + i are bits s of the 32 bytes
-// from byte 16.
+// q5_k on x86: nibbles are 128 bytes from byte 48, as in q4_k; the fifth bits of columns 32 s + i are bits s
+// of the 32 bytes from byte 16.
 #pragma once
 
 #include "apr/cpu/k_scales.hpp"
@@ -11,7 +11,8 @@ namespace q5k_avx2 {
 
 using namespace apr::cpu::avx2;
 
-// Columns 32 s .. 32 s + 31, for s = 2 g (low nibbles of `bytes`) and 2 g + 1 (high). `high`: the fifth bits, bit 2 g lowest.
+// Columns 32 s .. 32 s + 31, for s = 2 g (low nibbles of `bytes`) and 2 g + 1 (high). `high`: the fifth bits,
+// bit 2 g lowest.
 APR_FN __m256i low_half(__m256i bytes, __m256i high) {
   const __m256i fifth = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(16));
   return _mm256_or_si256(_mm256_and_si256(bytes, _mm256_set1_epi8(15)), fifth);
@@ -53,8 +54,10 @@ struct Gemv {
       const __m256i low = low_half(bytes, bits), high = high_half(bytes, bits);
       for (int m = 0; m < kM; ++m) {
         const int8_t* x = a.q + m * a.x_stride + k + 64 * g;
-        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(low, load32(x))), _mm256_set1_ps(factor[m][2 * g]), sum[m]);
-        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(high, load32(x + 32))), _mm256_set1_ps(factor[m][2 * g + 1]), sum[m]);
+        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(low, load32(x))), _mm256_set1_ps(factor[m][2 * g]),
+                                 sum[m]);
+        sum[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_u8(high, load32(x + 32))),
+                                 _mm256_set1_ps(factor[m][2 * g + 1]), sum[m]);
       }
     }
   }
@@ -73,10 +76,10 @@ using namespace apr::cpu::avx512;
 // Columns 64 g .. 64 g + 63 in natural order.
 APR_FN __m512i quants(const uint8_t* block, __m512i high, int g) {
   const __m512i nibble_shift = _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0);
-  const __m512i nibbles =
-      _mm512_and_si512(_mm512_srlv_epi64(load32_twice(block + 48 + 32 * g), nibble_shift), _mm512_set1_epi8(15));
-  // Bit 2 g (lower half) or 2 g + 1 (upper) of each byte to bit 4: a rotation of the 64-bit lane brings it there, and what comes
-  // from the neighbouring byte is masked away.
+  const __m512i nibbles = _mm512_and_si512(_mm512_srlv_epi64(load32_twice(block + 48 + 32 * g), nibble_shift),
+                                           _mm512_set1_epi8(15));
+  // Bit 2 g (lower half) or 2 g + 1 (upper) of each byte to bit 4: a rotation of the 64-bit lane brings it
+  // there, and what comes from the neighbouring byte is masked away.
   const int low = (64 + 4 - 2 * g) % 64, up = (64 + 3 - 2 * g) % 64;
   const __m512i rotated = _mm512_rolv_epi64(high, _mm512_set_epi64(up, up, up, up, low, low, low, low));
   return _mm512_ternarylogic_epi64(nibbles, rotated, _mm512_set1_epi8(16), 0xf8);  // a | (b & c)

@@ -11,7 +11,8 @@ namespace {
 struct Q5K {
   using Codec = apr::Q5K;
   static constexpr const char* kName = "q5_k";
-  static constexpr const char* kDescription = "5.5 bits: superblocks of 256, 5-bit quants, 6-bit scales and mins for 32 columns";
+  static constexpr const char* kDescription =
+      "5.5 bits: superblocks of 256, 5-bit quants, 6-bit scales and mins for 32 columns";
   static constexpr const char* kCppType = "apr::Q5K";
   static constexpr const char* kSource = codec_text;
   static constexpr int kGgufType = 13;
@@ -47,5 +48,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q5K>::kTable};
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-q5k", "0.1.0", "Apache-2.0",
-                    kFormats,           1,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-q5k",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    1,
+                    nullptr,
+                    0};

@@ -1,6 +1,6 @@
-// Q6_K: superblocks of 256 columns, 6.56 bits per weight. Sixteen columns share an int8 scale; w = (d * scale) * q with q in
-// -32..31, stored as q + 32: the low four bits and the high two apart.
-// Source of the format: ggml's block_q6_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// Q6_K: superblocks of 256 columns, 6.56 bits per weight. Sixteen columns share an int8 scale; w = (d *
+// scale) * q with q in -32..31, stored as q + 32: the low four bits and the high two apart. Source of the
+// format: ggml's block_q6_K, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -17,9 +17,12 @@ struct Q6K {
   static constexpr int kRuns = 2;
   static constexpr int kRun = 16;
 
-  // Low byte 64 h + l (l < 64) holds columns 128 h + l (low nibble) and 128 h + 64 + l (high). Chunk c takes the 16 bytes
-  // from 16 c. High byte 32 h + l (l < 32) holds columns 128 h + l + {0, 32, 64, 96} in its four pairs of bits.
-  APR_FN static constexpr int col(int chunk, int run) { return 128 * (chunk / 4) + 16 * (chunk % 4) + 64 * run; }
+  // Low byte 64 h + l (l < 64) holds columns 128 h + l (low nibble) and 128 h + 64 + l (high). Chunk c takes
+  // the 16 bytes from 16 c. High byte 32 h + l (l < 32) holds columns 128 h + l + {0, 32, 64, 96} in its four
+  // pairs of bits.
+  APR_FN static constexpr int col(int chunk, int run) {
+    return 128 * (chunk / 4) + 16 * (chunk % 4) + 64 * run;
+  }
 
   struct RowMajor {
     static constexpr int kPlanes = 1;
@@ -34,7 +37,8 @@ struct Q6K {
       Raw raw;
       load_words<4, kAlign>(p + 16 * chunk, raw.low);
       load_words<4, kAlign>(p + 128 + 32 * (chunk / 4) + 16 * (chunk % 2), raw.high);
-      for (int r = 0; r < 2; ++r) raw.scale[r] = apr::load<uint8_t>(p + 192 + 8 * (chunk / 4) + chunk % 4 + 4 * r);
+      for (int r = 0; r < 2; ++r)
+        raw.scale[r] = apr::load<uint8_t>(p + 192 + 8 * (chunk / 4) + chunk % 4 + 4 * r);
       raw.d = apr::load<uint16_t>(p + 208);
       return raw;
     }
@@ -52,8 +56,8 @@ struct Q6K {
     }
   };
 
-  // Low nibbles; per chunk two words of high pairs, one per run, quad i at bits 2 i of each byte; per chunk its two scales; d.
-  // A lane's loads are 16, 8, 2 and 2 bytes.
+  // Low nibbles; per chunk two words of high pairs, one per run, quad i at bits 2 i of each byte; per chunk
+  // its two scales; d. A lane's loads are 16, 8, 2 and 2 bytes.
   struct Planar {
     static constexpr int kPlanes = 4;
     static constexpr int kPlaneBytes[kPlanes] = {128, 64, 16, 2};
@@ -68,7 +72,8 @@ struct Q6K {
               apr::load<uint16_t>(block.p[2] + 2 * chunk), apr::load<uint16_t>(block.p[3])};
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      const uint32_t low[4] = {raw.low.x, raw.low.y, raw.low.z, raw.low.w}, high[2] = {raw.high.x, raw.high.y};
+      const uint32_t low[4] = {raw.low.x, raw.low.y, raw.low.z, raw.low.w},
+                     high[2] = {raw.high.x, raw.high.y};
       const float d = half_to_float(raw.d);
       for (int r = 0; r < 2; ++r) {
         for (int i = 0; i < 4; ++i) {
@@ -85,7 +90,8 @@ struct Q6K {
         uint32_t bytes[4], words[2] = {};
         __builtin_memcpy(bytes, block + 128 + 32 * (c / 4) + 16 * (c % 2), 16);
         for (int r = 0; r < 2; ++r)
-          for (int i = 0; i < 4; ++i) words[r] |= ((bytes[i] >> (2 * (c % 4 / 2) + 4 * r)) & 0x03030303u) << (2 * i);
+          for (int i = 0; i < 4; ++i)
+            words[r] |= ((bytes[i] >> (2 * (c % 4 / 2) + 4 * r)) & 0x03030303u) << (2 * i);
         __builtin_memcpy(plane[1] + 8 * c, words, 8);
         for (int r = 0; r < 2; ++r) plane[2][2 * c + r] = block[192 + 8 * (c / 4) + c % 4 + 4 * r];
       }

@@ -11,7 +11,8 @@ namespace {
 struct Q6K {
   using Codec = apr::Q6K;
   static constexpr const char* kName = "q6_k";
-  static constexpr const char* kDescription = "6.56 bits: superblocks of 256, 6-bit quants, 8-bit scales for 16 columns";
+  static constexpr const char* kDescription =
+      "6.56 bits: superblocks of 256, 6-bit quants, 8-bit scales for 16 columns";
   static constexpr const char* kCppType = "apr::Q6K";
   static constexpr const char* kSource = codec_text;
   static constexpr int kGgufType = 14;
@@ -28,7 +29,8 @@ struct Q6K {
 #endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const auto fit = apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-32.0f, 31.0f});
+    const auto fit =
+        apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-32.0f, 31.0f});
     std::memset(block, 0, 192);
     for (int column = 0; column < 256; ++column) {
       const int h = column / 128, l = column % 128;
@@ -45,5 +47,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<Q6K>::kTable};
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-q6k", "0.1.0", "Apache-2.0",
-                    kFormats,           1,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-q6k",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    1,
+                    nullptr,
+                    0};

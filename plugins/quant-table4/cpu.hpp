@@ -19,11 +19,13 @@ APR_FN void store_values(const uint8_t* nibbles, int8_t* q) {
   const apr::U4 words = Codec::table();
   const __m256i table = _mm256_broadcastsi128_si256(load16(&words));
   const __m128i bytes = load16(nibbles);
-  const __m256i index = _mm256_and_si256(_mm256_setr_m128i(bytes, _mm_srli_epi16(bytes, 4)), _mm256_set1_epi8(15));
+  const __m256i index =
+      _mm256_and_si256(_mm256_setr_m128i(bytes, _mm_srli_epi16(bytes, 4)), _mm256_set1_epi8(15));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_shuffle_epi8(table, index));
 }
 
-static void unpack_iq4_nl(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset) {
+static void unpack_iq4_nl(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                          float* offset) {
   const uint8_t* block = static_cast<const uint8_t*>(row) + k0 / 32 * 18;
   for (uint64_t k = 0; k < cols; k += 32, block += 18) {
     store_values<apr::IQ4_NL>(block + 2, q + k);
@@ -32,7 +34,8 @@ static void unpack_iq4_nl(const void* row, uint64_t k0, uint64_t cols, int8_t* q
   }
 }
 
-static void unpack_iq4_xs(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset) {
+static void unpack_iq4_xs(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                          float* offset) {
   const uint8_t* block = static_cast<const uint8_t*>(row) + k0 / 256 * 136;
   for (uint64_t k = 0; k < cols; k += 256, block += 136) {
     apr::U2 head;
@@ -46,7 +49,8 @@ static void unpack_iq4_xs(const void* row, uint64_t k0, uint64_t cols, int8_t* q
   }
 }
 
-static void unpack_mxfp4(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset) {
+static void unpack_mxfp4(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                         float* offset) {
   const uint8_t* block = static_cast<const uint8_t*>(row) + k0 / 32 * 17;
   for (uint64_t k = 0; k < cols; k += 32, block += 17) {
     store_values<apr::MXFP4>(block + 1, q + k);

@@ -43,7 +43,9 @@ struct IQ4_NL {
       load_words<4, kAlign>(block.p[0] + 2, raw.qs);
       return raw;
     }
-    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) { unpack(raw.qs, half_to_float(raw.d), out); }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
+      unpack(raw.qs, half_to_float(raw.d), out);
+    }
   };
 
   // Nibbles; d. A lane's loads are 16 and 2 bytes.

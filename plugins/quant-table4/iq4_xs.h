@@ -9,7 +9,8 @@ namespace apr {
 
 struct IQ4_XS {
   static constexpr int kBlock = 256;
-  static constexpr int kBytes = 136;  // d as f16, 2 bytes of high and 4 of low bits of the scales, 128 of nibbles
+  static constexpr int kBytes =
+      136;  // d as f16, 2 bytes of high and 4 of low bits of the scales, 128 of nibbles
   static constexpr int kAlign = 8;
   static constexpr bool kInteger = true;
   static constexpr bool kOffset = false;

@@ -1,7 +1,8 @@
-// MXFP4: 32 columns share a power of two, 4.25 bits per weight; a nibble is a sign, two bits of exponent and one of mantissa
-// (OCP Microscaling, E2M1 with E8M0). The table has twice the values, so that they are integers; the scale is half of
-// 2^(e - 127) to match. Where the definition has e = 255 as NaN, GGUF's has 2^127: so has this.
-// Source of the format: ggml's block_mxfp4, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+// MXFP4: 32 columns share a power of two, 4.25 bits per weight; a nibble is a sign, two bits of exponent and
+// one of mantissa (OCP Microscaling, E2M1 with E8M0). The table has twice the values, so that they are
+// integers; the scale is half of 2^(e - 127) to match. Where the definition has e = 255 as NaN, GGUF's has
+// 2^127: so has this. Source of the format: ggml's block_mxfp4,
+// https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 #pragma once
 
 #include "apr/codec.h"
@@ -48,7 +49,9 @@ struct MXFP4 {
       load_words<4, kAlign>(block.p[0] + 1, raw.qs);
       return raw;
     }
-    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) { unpack(raw.qs, scale_of(raw.e), out); }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
+      unpack(raw.qs, scale_of(raw.e), out);
+    }
   };
 
   // Nibbles; the exponent. A lane's loads are 16 and 1 bytes.

@@ -12,7 +12,8 @@ APR_EMBED_TEXT(mxfp4_text, "mxfp4.h");
 
 namespace {
 
-constexpr apr::fit::Table<16> kIq4{{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}};
+constexpr apr::fit::Table<16> kIq4{
+    {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}};
 // Negative zero left out.
 constexpr apr::fit::Table<15> kFp4{{-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12}};
 
@@ -23,7 +24,8 @@ int nibble_of(float value) {
   int8_t table[16];
   std::memcpy(table, &words, 16);
   int nibble = 0;
-  // What is no value of the table comes from weights beyond the format's range, whose scale is refused after packing.
+  // What is no value of the table comes from weights beyond the format's range, whose scale is refused after
+  // packing.
   while (nibble < 15 && table[nibble] != static_cast<int8_t>(value)) ++nibble;
   return nibble;
 }
@@ -37,7 +39,8 @@ void pack(const float* value, uint8_t* qs) {
 struct IQ4_NL {
   using Codec = apr::IQ4_NL;
   static constexpr const char* kName = "iq4_nl";
-  static constexpr const char* kDescription = "4.5 bits: blocks of 32, nibbles of an uneven table and a scale";
+  static constexpr const char* kDescription =
+      "4.5 bits: blocks of 32, nibbles of an uneven table and a scale";
   static constexpr const char* kCppType = "apr::IQ4_NL";
   static constexpr const char* kSource = iq4_nl_text;
   static constexpr int kGgufType = 20;
@@ -60,7 +63,8 @@ struct IQ4_NL {
 struct IQ4_XS {
   using Codec = apr::IQ4_XS;
   static constexpr const char* kName = "iq4_xs";
-  static constexpr const char* kDescription = "4.25 bits: superblocks of 256, nibbles of an uneven table, 6-bit scales for 32 columns";
+  static constexpr const char* kDescription =
+      "4.25 bits: superblocks of 256, nibbles of an uneven table, 6-bit scales for 32 columns";
   static constexpr const char* kCppType = "apr::IQ4_XS";
   static constexpr const char* kSource = iq4_xs_text;
   static constexpr int kGgufType = 23;
@@ -101,17 +105,20 @@ struct MXFP4 {
   using Avx512 = Avx2;
 #endif
 
-  // The power of two that puts the greatest weight at the table's end, or one of its neighbours, whichever errs least.
+  // The power of two that puts the greatest weight at the table's end, or one of its neighbours, whichever
+  // errs least.
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float peak = 0.0f;
     for (int i = 0; i < 32; ++i) peak = std::fmax(peak, std::fabs(x[i]));
-    // Errors are compared on weights brought to about 1, exactly: the squares of the greatest that fit would overflow.
+    // Errors are compared on weights brought to about 1, exactly: the squares of the greatest that fit would
+    // overflow.
     const int exponent = peak > 0.0f ? std::ilogb(peak) : 0;
     float unit[32], best[32] = {}, least = INFINITY;
     for (int i = 0; i < 32; ++i) unit[i] = std::ldexp(x[i], -exponent);
     block[0] = 0;
     for (int step = -4; step <= -1; ++step) {
-      const int e = exponent + step + 128;  // 2^(e - 128) * 12 is the table's end: -3 puts the peak there or just below
+      const int e =
+          exponent + step + 128;  // 2^(e - 128) * 12 is the table's end: -3 puts the peak there or just below
       if (e < 0 || e > 254) continue;
       float value[32];
       const float error = kFp4.round<32>(unit, weight, std::ldexp(1.0f, step), value);
@@ -129,5 +136,13 @@ constexpr const apr_quant_format* kFormats[] = {&apr::Format<IQ4_NL>::kTable, &a
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "quant-table4", "0.1.0", "Apache-2.0",
-                    kFormats,           3,             nullptr,       0};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "quant-table4",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    3,
+                    nullptr,
+                    0};

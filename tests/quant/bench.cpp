@@ -40,7 +40,8 @@ struct Matrix {
 
 Matrix make_matrix(const apr_quant_format& f, uint64_t k, uint64_t bytes) {
   Random random(1);
-  const auto tile = normal_rows(f, 16, k, random);  // no subnormals: a processor takes hundreds of cycles for one
+  const auto tile =
+      normal_rows(f, 16, k, random);  // no subnormals: a processor takes hundreds of cycles for one
   Matrix matrix{0, k, {}};
   while (matrix.rows.size() < bytes) {
     matrix.rows.insert(matrix.rows.end(), tile.begin(), tile.end());
@@ -63,10 +64,11 @@ int run_benchmarks(const std::vector<std::string>& names) {
   uint64_t counter = 0;
   for (int i = 0; i < 100'000'000; ++i) asm volatile("" : "+r"(counter) : "r"(++counter));
   std::printf("clock about %.2f GHz of this thread's time\n", 0.1 / (now() - start));
-  std::printf("GB/s of packed weights on one core. memory: a matrix of 384 MiB; L2: one of 512 KiB; K = %llu\n",
-              static_cast<unsigned long long>(kK));
-  std::printf("%-7s %-8s %-28s %9s %8s %8s %8s %8s | %9s %9s\n", "format", "isa", "origin", "gemv", "memory", "L2", "L2 m=2",
-              "L2 m=4", "unpack_i", "unpack_f");
+  std::printf(
+      "GB/s of packed weights on one core. memory: a matrix of 384 MiB; L2: one of 512 KiB; K = %llu\n",
+      static_cast<unsigned long long>(kK));
+  std::printf("%-7s %-8s %-28s %9s %8s %8s %8s %8s | %9s %9s\n", "format", "isa", "origin", "gemv", "memory",
+              "L2", "L2 m=2", "L2 m=4", "unpack_i", "unpack_f");
   for (const auto* f : formats()) {
     if (!names.empty() && std::find(names.begin(), names.end(), f->name) == names.end()) continue;
     const Matrix big = make_matrix(*f, kK, 384u << 20), small = make_matrix(*f, kK, 512u << 10);
@@ -106,9 +108,10 @@ int run_benchmarks(const std::vector<std::string>& names) {
       for (const bool integer : {true, false}) {
         const auto kernel = integer ? kernels->gemv_int : kernels->gemv_float;
         if (!kernel) continue;
-        std::printf("%-7s %-8s %-28s %9s %8.2f %8.2f %8.2f %8.2f | %9.2f %9.2f\n", f->name, isa_name(kernels->isa), kernels->origin,
-                    integer ? "int" : "float", gemv(big, kernel, 1), gemv(small, kernel, 1), gemv(small, kernel, 2),
-                    gemv(small, kernel, 4), unpack_int, unpack_float);
+        std::printf("%-7s %-8s %-28s %9s %8.2f %8.2f %8.2f %8.2f | %9.2f %9.2f\n", f->name,
+                    isa_name(kernels->isa), kernels->origin, integer ? "int" : "float", gemv(big, kernel, 1),
+                    gemv(small, kernel, 1), gemv(small, kernel, 2), gemv(small, kernel, 4), unpack_int,
+                    unpack_float);
         std::fflush(stdout);
       }
     }

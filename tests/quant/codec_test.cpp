@@ -1,4 +1,5 @@
-// The codecs as the host compiles them, against the libraries' dequantize: every column once, every layout the same bits.
+// The codecs as the host compiles them, against the libraries' dequantize: every column once, every layout
+// the same bits.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -38,7 +39,8 @@ void decode_block(const Planes<Layout::kPlanes>& planes, float* w) {
       if constexpr (Codec::kInteger) {
         IntChunk<Codec::kRuns, Codec::kRun> chunk;
         Layout::decode(raw, c, chunk);
-        for (int i = 0; i < Codec::kRun; ++i) w[Codec::col(c, r) + i] = chunk_value<Codec::kOffset>(chunk, r, i);
+        for (int i = 0; i < Codec::kRun; ++i)
+          w[Codec::col(c, r) + i] = chunk_value<Codec::kOffset>(chunk, r, i);
         if (!Codec::kOffset) CHECK(chunk.offset[r] == 0.0f);
       } else {
         FloatChunk<Codec::kRuns, Codec::kRun> chunk;
@@ -52,8 +54,8 @@ void decode_block(const Planes<Layout::kPlanes>& planes, float* w) {
 void check_same(const std::string& what, const std::vector<float>& got, const std::vector<float>& wanted) {
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (same(got[i], wanted[i])) continue;
-    FAIL_CHECK(what << ": value " << i << " is " << got[i] << " (" << std::hex << float_to_bits(got[i]) << "), dequantize gives "
-                    << wanted[i] << " (" << float_to_bits(wanted[i]) << ")");
+    FAIL_CHECK(what << ": value " << i << " is " << got[i] << " (" << std::hex << float_to_bits(got[i])
+                    << "), dequantize gives " << wanted[i] << " (" << float_to_bits(wanted[i]) << ")");
     return;
   }
 }
@@ -85,7 +87,8 @@ void check_codec(const char* name) {
     CHECK(codec.run == Codec::kRun);
     CHECK(codec.kind == (Codec::kInteger ? APR_CODEC_INTEGER : APR_CODEC_FLOAT));
     CHECK(codec.layouts[0]->name == std::string("row_major"));
-    CHECK(std::string(codec.source).find("struct " + std::string(codec.cpp_type).substr(5) + " {") != std::string::npos);
+    CHECK(std::string(codec.source).find("struct " + std::string(codec.cpp_type).substr(5) + " {") !=
+          std::string::npos);
   }
 
   constexpr uint64_t kBlocks = 512;
@@ -96,7 +99,8 @@ void check_codec(const char* name) {
 
   SUBCASE("row_major") {
     for (uint64_t b = 0; b < kBlocks; ++b)
-      decode_block<Codec, typename Codec::RowMajor>({{blocks.data() + b * Codec::kBytes}}, got.data() + b * Codec::kBlock);
+      decode_block<Codec, typename Codec::RowMajor>({{blocks.data() + b * Codec::kBytes}},
+                                                    got.data() + b * Codec::kBlock);
     check_same("row_major", got, wanted);
   }
 
@@ -124,7 +128,8 @@ void check_codec(const char* name) {
       for (uint64_t b = 0; b < kBlocks; ++b) {
         Planes<Layout::kPlanes> block;
         for (int p = 0; p < Layout::kPlanes; ++p)
-          block.p[p] = planes[static_cast<size_t>(p)].data() + b * static_cast<uint64_t>(Layout::kPlaneBytes[p]);
+          block.p[p] =
+              planes[static_cast<size_t>(p)].data() + b * static_cast<uint64_t>(Layout::kPlaneBytes[p]);
         decode_block<Codec, Layout>(block, got.data() + b * Codec::kBlock);
       }
       check_same("planar", got, wanted);
@@ -138,8 +143,8 @@ TEST_CASE("the contract's bit tools") {
   Random random(1);
   for (int i = 0; i < 10000; ++i) {
     const auto v = static_cast<uint32_t>(random());
-    const U4 table = {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
-                      static_cast<uint32_t>(random())};
+    const U4 table = {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
+                      static_cast<uint32_t>(random()), static_cast<uint32_t>(random())};
     // What a device does, in the host's words, against what the host does.
     uint32_t low, high, picked_low, picked_high;
     lookup_nibbles(v, table, low, high);

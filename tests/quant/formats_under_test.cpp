@@ -38,9 +38,13 @@ std::vector<const apr_cpu_kernels*> runnable(const apr_quant_format& format) {
   for (uint32_t i = 0; i < format.n_cpu; ++i) {
     bool runs = false;
     switch (format.cpu[i]->isa) {
-      case APR_ISA_PORTABLE: runs = true; break;
+      case APR_ISA_PORTABLE:
+        runs = true;
+        break;
 #if defined(__x86_64__)
-      case APR_ISA_AVX2: runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); break;
+      case APR_ISA_AVX2:
+        runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        break;
       case APR_ISA_AVX512:
         runs = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -48,7 +52,8 @@ std::vector<const apr_cpu_kernels*> runnable(const apr_quant_format& format) {
         break;
 #else
       case APR_ISA_AVX2:
-      case APR_ISA_AVX512: break;
+      case APR_ISA_AVX512:
+        break;
 #endif
     }
     if (runs) sets.push_back(format.cpu[i]);
@@ -58,16 +63,20 @@ std::vector<const apr_cpu_kernels*> runnable(const apr_quant_format& format) {
 
 const char* isa_name(apr_isa isa) {
   switch (isa) {
-    case APR_ISA_PORTABLE: return "portable";
-    case APR_ISA_AVX2: return "avx2";
-    case APR_ISA_AVX512: return "avx512";
+    case APR_ISA_PORTABLE:
+      return "portable";
+    case APR_ISA_AVX2:
+      return "avx2";
+    case APR_ISA_AVX512:
+      return "avx512";
   }
   return "unknown";
 }
 
 std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_blocks, Random& random) {
-  const uint16_t halves[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x0400, 0x3c00, 0xbc00, 0x7bff,
-                             0xfbff, 0x7c00, 0xfc00, 0x7e00, 0xffff, 0x7f80, 0xff80};  // the last two: bf16's infinities
+  const uint16_t halves[] = {
+      0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x0400, 0x3c00, 0xbc00,
+      0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0xffff, 0x7f80, 0xff80};  // the last two: bf16's infinities
   const uint64_t bytes = format.block_bytes;
   std::vector<uint8_t> data(n_blocks * bytes);
   for (auto& byte : data) byte = static_cast<uint8_t>(random());
@@ -88,7 +97,8 @@ std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_bloc
   return data;
 }
 
-std::vector<uint8_t> normal_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random) {
+std::vector<uint8_t> normal_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k,
+                                 Random& random) {
   std::normal_distribution<float> normal(0.0f, 0.5f);
   std::vector<float> source(n_rows * k);
   for (auto& x : source) x = normal(random);
@@ -100,7 +110,8 @@ std::vector<uint8_t> normal_rows(const apr_quant_format& format, uint64_t n_rows
   return rows;
 }
 
-std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k, Random& random) {
+std::vector<uint8_t> finite_rows(const apr_quant_format& format, uint64_t n_rows, uint64_t k,
+                                 Random& random) {
   std::vector<uint8_t> rows = normal_rows(format, n_rows, k, random);
   std::vector<float> values(format.block_elements);
   for (uint64_t b = 0; b < rows.size() / format.block_bytes; ++b) {

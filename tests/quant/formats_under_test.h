@@ -1,4 +1,5 @@
-// The formats that the test executable was given as plugin libraries, and the blocks that they are tried with.
+// The formats that the test executable was given as plugin libraries, and the blocks that they are tried
+// with.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +24,12 @@ const char* isa_name(apr_isa isa);
 
 using Random = std::mt19937_64;
 
-inline uint64_t row_bytes(const apr_quant_format& f, uint64_t k) { return k / f.block_elements * f.block_bytes; }
+inline uint64_t row_bytes(const apr_quant_format& f, uint64_t k) {
+  return k / f.block_elements * f.block_bytes;
+}
 
-// n bytes that are not just noise: whole blocks of 0x00 and 0xff, and halves that are zero, subnormal, greatest, infinite or NaN,
-// most often where formats keep their scales: at the ends of a block.
+// n bytes that are not just noise: whole blocks of 0x00 and 0xff, and halves that are zero, subnormal,
+// greatest, infinite or NaN, most often where formats keep their scales: at the ends of a block.
 std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_blocks, Random& random);
 
 // Normal weights through the format's own quantiser.

@@ -1,5 +1,6 @@
-// The tensors of the golden models through the formats: every type has a plugin, sizes agree, every block is valid, and the weights
-// are of the size that the files are made with. Models: tiny-*.gguf in the folder that APR_TEST_GOLDEN names; exits 77 without it.
+// The tensors of the golden models through the formats: every type has a plugin, sizes agree, every block is
+// valid, and the weights are of the size that the files are made with. Models: tiny-*.gguf in the folder that
+// APR_TEST_GOLDEN names; exits 77 without it.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
@@ -31,7 +32,8 @@ TEST_CASE("tensors of the golden models") {
       REQUIRE(tensor.k() % format->block_elements == 0);
       CHECK(tensor.bytes == tensor.n() * apr::test::row_bytes(*format, tensor.k()));
       apr::test::Message message;
-      CHECK_MESSAGE(format->validate(tensor.data, tensor.n(), tensor.k(), &message) == APR_OK, message.text());
+      CHECK_MESSAGE(format->validate(tensor.data, tensor.n(), tensor.k(), &message) == APR_OK,
+                    message.text());
       std::vector<float> w(tensor.elements());
       format->dequantize(tensor.data, tensor.n(), tensor.k(), w.data());
       double squares = 0;

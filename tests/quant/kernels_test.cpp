@@ -12,7 +12,8 @@ namespace {
 using namespace apr;
 using namespace apr::test;
 
-// Activations as a backend prepares them: rows of floats, and the same rows in int8 with their scales and sums, aligned to 64.
+// Activations as a backend prepares them: rows of floats, and the same rows in int8 with their scales and
+// sums, aligned to 64.
 struct Activations {
   uint64_t m, k, stride;
   std::unique_ptr<float[], decltype(&std::free)> x{nullptr, &std::free};
@@ -32,7 +33,7 @@ struct Activations {
         float* block = x.get() + i * stride + 32 * b;
         for (uint64_t j = 0; j < 32; ++j) {
           block[j] = 32 * b + j < k ? normal(random) : 0.0f;
-          if (dice == 0) block[j] = 0.0f;                                   // a block of zeros
+          if (dice == 0) block[j] = 0.0f;                                    // a block of zeros
           if (dice == 1 && 32 * b + j < k) block[j] = j % 2 ? 3.0f : -3.0f;  // the ends of int8 everywhere
           if (dice == 2 && 32 * b + j < k) block[j] = 3.0f;
           greatest = std::fmax(greatest, std::fabs(block[j]));
@@ -55,15 +56,17 @@ struct Shape {
   uint64_t n, k;
 };
 
-// The exact product and a bound for the rounding of any order of float32 operations: relative to the greatest weight of each 16
-// columns, since a kernel may split a weight into a scaled integer and an offset that nearly cancel.
-void exact(const std::vector<float>& w, uint64_t k, uint64_t row, const Activations& a, uint64_t m, bool integer, double& y,
-           double& size) {
+// The exact product and a bound for the rounding of any order of float32 operations: relative to the greatest
+// weight of each 16 columns, since a kernel may split a weight into a scaled integer and an offset that
+// nearly cancel.
+void exact(const std::vector<float>& w, uint64_t k, uint64_t row, const Activations& a, uint64_t m,
+           bool integer, double& y, double& size) {
   y = size = 0;
   for (uint64_t j0 = 0; j0 < k; j0 += 16) {
     double greatest = 0, mass = 0;
     for (uint64_t j = j0; j < j0 + 16 && j < k; ++j) {
-      const double x = integer ? double{a.scale[(m * a.stride + j) / 32]} * a.q[m * a.stride + j] : double{a.x[m * a.stride + j]};
+      const double x = integer ? double{a.scale[(m * a.stride + j) / 32]} * a.q[m * a.stride + j]
+                               : double{a.x[m * a.stride + j]};
       const double weight = w[row * k + j];
       y += x * weight;
       greatest = std::fmax(greatest, std::fabs(weight));
@@ -73,11 +76,13 @@ void exact(const std::vector<float>& w, uint64_t k, uint64_t row, const Activati
   }
 }
 
-void check_gemv(const apr_quant_format& f, const apr_cpu_kernels& kernels, bool integer, Shape shape, Random& random) {
+void check_gemv(const apr_quant_format& f, const apr_cpu_kernels& kernels, bool integer, Shape shape,
+                Random& random) {
   const auto rows = finite_rows(f, shape.n, shape.k, random);
   std::vector<float> w(shape.n * shape.k);
   f.dequantize(rows.data(), shape.n, shape.k, w.data());
-  // A mapped file promises no alignment, and nothing may be read beyond the last row: it ends where the allocation does.
+  // A mapped file promises no alignment, and nothing may be read beyond the last row: it ends where the
+  // allocation does.
   const uint64_t shift = 1 + random() % 7;
   std::vector<uint8_t> file(rows.size() + shift);
   std::copy(rows.begin(), rows.end(), file.begin() + static_cast<long>(shift));
@@ -107,20 +112,23 @@ void check_gemv(const apr_quant_format& f, const apr_cpu_kernels& kernels, bool 
         exact(w, shape.k, n, a, i, integer, wanted, size);
         const double got = double{y[i * y_stride + n]};
         if (!(std::fabs(got - wanted) <= 4e-6 * size + 1e-30)) {
-          FAIL_CHECK("m " << m << " n " << shape.n << " k " << shape.k << ": y[" << i << "][" << n << "] is " << got << ", exact "
-                          << wanted << ", off by " << (got - wanted) / size << " of the terms' size");
+          FAIL_CHECK("m " << m << " n " << shape.n << " k " << shape.k << ": y[" << i << "][" << n << "] is "
+                          << got << ", exact " << wanted << ", off by " << (got - wanted) / size
+                          << " of the terms' size");
           return;
         }
       }
     for (uint64_t i = 0; i < m; ++i)  // nothing is written beyond the n columns
-      for (uint64_t n = shape.n; n < y_stride && i * y_stride + n < y.size(); ++n) REQUIRE(std::isnan(y[i * y_stride + n]));
+      for (uint64_t n = shape.n; n < y_stride && i * y_stride + n < y.size(); ++n)
+        REQUIRE(std::isnan(y[i * y_stride + n]));
   }
 }
 
 std::vector<Shape> shapes(const apr_quant_format& f) {
   const uint64_t b = f.block_elements;
   if (b == 1) return {{1, 1}, {3, 7}, {5, 33}, {4, 64}, {7, 100}, {9, 256}, {2, 1000}, {17, 4101}};
-  if (b <= 32) return {{1, b}, {3, 2 * b}, {5, 3 * b}, {6, 7 * b}, {4, 8 * b}, {7, 9 * b}, {2, 28 * b}, {17, 65 * b}};
+  if (b <= 32)
+    return {{1, b}, {3, 2 * b}, {5, 3 * b}, {6, 7 * b}, {4, 8 * b}, {7, 9 * b}, {2, 28 * b}, {17, 65 * b}};
   return {{1, b}, {3, 2 * b}, {5, 3 * b}, {4, 4 * b}, {7, 5 * b}, {9, 9 * b}, {2, 16 * b}};
 }
 
@@ -156,7 +164,8 @@ TEST_CASE("unpack_float has the bits of dequantize") {
       std::vector<float> wanted(k);
       f->dequantize(row.data(), 1, k, wanted.data());
       for (int i = 0; i < 40; ++i) {
-        const uint64_t first = random() % blocks, count = i == 0 ? blocks - first : 1 + random() % (blocks - first);
+        const uint64_t first = random() % blocks,
+                       count = i == 0 ? blocks - first : 1 + random() % (blocks - first);
         const uint64_t k0 = first * f->block_elements, cols = count * f->block_elements;
         std::vector<float> got(cols + 1, 77.0f);
         kernels->unpack_float(shifted.data() + 3, k0, cols, got.data());
@@ -183,7 +192,8 @@ TEST_CASE("unpack_int gives the weights' integers, scales and offsets") {
       std::vector<float> wanted(k);
       f->dequantize(row.data(), 1, k, wanted.data());
       for (int i = 0; i < 40; ++i) {
-        const uint64_t first = random() % blocks, count = i == 0 ? blocks - first : 1 + random() % (blocks - first);
+        const uint64_t first = random() % blocks,
+                       count = i == 0 ? blocks - first : 1 + random() % (blocks - first);
         const uint64_t k0 = first * b, cols = count * b, groups = cols / f->int_group;
         std::vector<int8_t> q(cols + 64, 99);
         std::vector<float> scale(groups + 16, 77.0f), offset(groups + 16, 77.0f);

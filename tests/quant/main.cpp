@@ -1,5 +1,6 @@
-// test_quant LIBRARY... [doctest options]      the conformance tests over every format of the plugin libraries
-// test_quant LIBRARY... --bench [NAME...]      times every kernel instead, on one core: GB/s of packed weights
+// test_quant LIBRARY... [doctest options]      the conformance tests over every format of the plugin
+// libraries test_quant LIBRARY... --bench [NAME...]      times every kernel instead, on one core: GB/s of
+// packed weights
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

@@ -1,5 +1,6 @@
-// Every codec's text, as the library carries it, through NVRTC: each layout's load and decode in a small kernel, for the oldest
-// and the newest architectures. No GPU is needed. Exits 77, with a line, where libnvrtc cannot be opened.
+// Every codec's text, as the library carries it, through NVRTC: each layout's load and decode in a small
+// kernel, for the oldest and the newest architectures. No GPU is needed. Exits 77, with a line, where
+// libnvrtc cannot be opened.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <dlfcn.h>
 #include <doctest/doctest.h>
@@ -28,15 +29,17 @@ struct Nvrtc {
 
   bool open() {
     void* library = nullptr;
-    for (const char* name : {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "/usr/local/cuda/lib64/libnvrtc.so"})
+    for (const char* name :
+         {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "/usr/local/cuda/lib64/libnvrtc.so"})
       if (!library) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library) return false;
     const auto get = [&](auto& function, const char* symbol) {
       function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, symbol));
       return function != nullptr;
     };
-    return get(create, "nvrtcCreateProgram") && get(compile, "nvrtcCompileProgram") && get(log_size, "nvrtcGetProgramLogSize") &&
-           get(log, "nvrtcGetProgramLog") && get(cubin_size, "nvrtcGetCUBINSize") && get(destroy, "nvrtcDestroyProgram");
+    return get(create, "nvrtcCreateProgram") && get(compile, "nvrtcCompileProgram") &&
+           get(log_size, "nvrtcGetProgramLogSize") && get(log, "nvrtcGetProgramLog") &&
+           get(cubin_size, "nvrtcGetCUBINSize") && get(destroy, "nvrtcDestroyProgram");
   }
 };
 
@@ -47,25 +50,36 @@ std::string codec_header;  // the text of apr/codec.h
 std::string kernel_for(const apr_codec& codec, const apr_layout& layout) {
   std::string planes;
   for (uint32_t p = 0; p < layout.n_planes; ++p)
-    planes += (p ? ", " : "") + ("p" + std::to_string(p) + " + block * " + std::to_string(layout.plane_bytes[p]) + "ull");
+    planes += (p ? ", " : "") +
+              ("p" + std::to_string(p) + " + block * " + std::to_string(layout.plane_bytes[p]) + "ull");
   std::string arguments;
   for (uint32_t p = 0; p < layout.n_planes; ++p) arguments += "const uint8_t* p" + std::to_string(p) + ", ";
   const bool integer = codec.kind == APR_CODEC_INTEGER;
   return "#include \"apr/codec.h\"\n#include \"codec/it.h\"\n"
-         "using C = " + std::string(codec.cpp_type) + ";\nusing L = " + layout.cpp_type + ";\n"
-         "extern \"C\" __global__ void decode(" + arguments + "float* out) {\n"
+         "using C = " +
+         std::string(codec.cpp_type) + ";\nusing L = " + layout.cpp_type +
+         ";\n"
+         "extern \"C\" __global__ void decode(" +
+         arguments +
+         "float* out) {\n"
          "  const unsigned long long i = blockIdx.x * 256ull + threadIdx.x;\n"
          "  constexpr int kChunks = C::kBlock / (C::kRuns * C::kRun);\n"
-         "  const unsigned long long block = i / kChunks;\n  const int chunk = static_cast<int>(i % kChunks);\n"
-         "  const auto raw = L::load(apr::Planes<L::kPlanes>{{" + planes + "}}, chunk);\n"
-         "  apr::" + (integer ? "Int" : "Float") + "Chunk<C::kRuns, C::kRun> values;\n  L::decode(raw, chunk, values);\n"
+         "  const unsigned long long block = i / kChunks;\n  const int chunk = static_cast<int>(i % "
+         "kChunks);\n"
+         "  const auto raw = L::load(apr::Planes<L::kPlanes>{{" +
+         planes +
+         "}}, chunk);\n"
+         "  apr::" +
+         (integer ? "Int" : "Float") +
+         "Chunk<C::kRuns, C::kRun> values;\n  L::decode(raw, chunk, values);\n"
          "  for (int r = 0; r < C::kRuns; ++r)\n    for (int c = 0; c < C::kRun; ++c)\n"
          "      out[block * C::kBlock + C::col(chunk, r) + c] = " +
          (integer ? "apr::chunk_value<C::kOffset>(values, r, c)" : "values.v[r][c]") + ";\n}\n";
 }
 
 void compile(const apr_quant_format& format, const apr_layout& layout, const char* arch) {
-  const std::string source = kernel_for(*format.codec, layout), option = "--gpu-architecture=" + std::string(arch);
+  const std::string source = kernel_for(*format.codec, layout),
+                    option = "--gpu-architecture=" + std::string(arch);
   const char* headers[] = {codec_header.c_str(), format.codec->source};
   const char* names[] = {"apr/codec.h", "codec/it.h"};
   const char* options[] = {option.c_str(), "--std=c++20", "-default-device"};
@@ -77,7 +91,9 @@ void compile(const apr_quant_format& format, const apr_layout& layout, const cha
   std::string log(size, 0);
   nvrtc.log(program, log.data());
   // A warning in a codec would be repeated for every kernel that a user compiles.
-  CHECK_MESSAGE((status == 0 && size <= 1), std::string(format.name) << " " << std::string(layout.name) << " " << std::string(arch) << ":\n" << log);
+  CHECK_MESSAGE((status == 0 && size <= 1), std::string(format.name) << " " << std::string(layout.name) << " "
+                                                                     << std::string(arch) << ":\n"
+                                                                     << log);
   size_t cubin = 0;
   if (status == 0) CHECK(nvrtc.cubin_size(program, &cubin) == 0);
   CHECK(cubin > 0);

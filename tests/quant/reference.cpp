@@ -1,5 +1,5 @@
-// Written from the definitions of the block types and their dequantize_row functions in ggml (ggml-common.h, ggml-quants.c,
-// https://github.com/ggml-org/ggml).
+// Written from the definitions of the block types and their dequantize_row functions in ggml (ggml-common.h,
+// ggml-quants.c, https://github.com/ggml-org/ggml).
 #include "reference.h"
 
 #include <cmath>
@@ -42,7 +42,8 @@ void q4_0(const uint8_t* block, float* w) {
 void q4_1(const uint8_t* block, float* w) {
   const float d = half(block), m = half(block + 2);
   for (int j = 0; j < 16; ++j) {
-    const float low = static_cast<float>(block[4 + j] & 15) * d, high = static_cast<float>(block[4 + j] >> 4) * d;
+    const float low = static_cast<float>(block[4 + j] & 15) * d,
+                high = static_cast<float>(block[4 + j] >> 4) * d;
     w[j] = low + m;
     w[j + 16] = high + m;
   }
@@ -140,7 +141,8 @@ void q6_k(const uint8_t* block, float* w) {
   const float d = half(block + 208);
   for (int column = 0; column < 256; ++column) {
     const int h = column / 128, l = column % 128;
-    const int low = (ql[64 * h + l % 64] >> (l / 64 * 4)) & 15, high = (qh[32 * h + l % 32] >> (l / 32 * 2)) & 3;
+    const int low = (ql[64 * h + l % 64] >> (l / 64 * 4)) & 15,
+              high = (qh[32 * h + l % 32] >> (l / 32 * 2)) & 3;
     const float scale = d * static_cast<float>(static_cast<int8_t>(block[192 + column / 16]));
     w[column] = scale * static_cast<float>((low | high << 4) - 32);
   }
@@ -185,8 +187,9 @@ ReferenceBlock reference(const std::string& name) {
   constexpr struct {
     const char* name;
     ReferenceBlock block;
-  } kAll[] = {{"f32", f32},   {"f16", f16},   {"bf16", bf16},     {"q4_0", q4_0},     {"q4_1", q4_1},   {"q5_0", q5_0},
-              {"q5_1", q5_1}, {"q8_0", q8_0}, {"q2_k", q2_k},     {"q3_k", q3_k},     {"q4_k", q4_k},   {"q5_k", q5_k},
+  } kAll[] = {{"f32", f32},   {"f16", f16},       {"bf16", bf16},     {"q4_0", q4_0},
+              {"q4_1", q4_1}, {"q5_0", q5_0},     {"q5_1", q5_1},     {"q8_0", q8_0},
+              {"q2_k", q2_k}, {"q3_k", q3_k},     {"q4_k", q4_k},     {"q5_k", q5_k},
               {"q6_k", q6_k}, {"iq4_nl", iq4_nl}, {"iq4_xs", iq4_xs}, {"mxfp4", mxfp4}};
   for (const auto& entry : kAll)
     if (name == entry.name) return entry.block;

@@ -1,5 +1,5 @@
-// The well-known formats written down a second time, as plainly as their public definition has them and without the codecs:
-// what dequantize must agree with bit for bit.
+// The well-known formats written down a second time, as plainly as their public definition has them and
+// without the codecs: what dequantize must agree with bit for bit.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,8 @@ namespace {
 using namespace apr;
 using namespace apr::test;
 
-double squared_error(const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>* weight = nullptr) {
+double squared_error(const std::vector<float>& a, const std::vector<float>& b,
+                     const std::vector<float>* weight = nullptr) {
   double sum = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     const double miss = double{a[i]} - double{b[i]};
@@ -21,7 +22,8 @@ double squared_error(const std::vector<float>& a, const std::vector<float>& b, c
   return sum;
 }
 
-std::vector<float> through(const apr_quant_format& f, const std::vector<float>& x, uint64_t k, const float* importance) {
+std::vector<float> through(const apr_quant_format& f, const std::vector<float>& x, uint64_t k,
+                           const float* importance) {
   std::vector<uint8_t> packed(x.size() / k * row_bytes(f, k));
   std::vector<float> back(x.size());
   Message message;
@@ -45,28 +47,31 @@ std::vector<float> sample(const char* kind, size_t n, Random& random) {
   return x;
 }
 
-// Plain rounding: the absolute greatest (or the range) of 32 columns is mapped to the ends of the integers, in float32 scales.
-// The bits that a format spends on its integers, and whether it has an offset, give the baseline that a search must beat.
+// Plain rounding: the absolute greatest (or the range) of 32 columns is mapped to the ends of the integers,
+// in float32 scales. The bits that a format spends on its integers, and whether it has an offset, give the
+// baseline that a search must beat.
 struct Baseline {
   const char* name;
-  int levels;     // of the integers; 0: no integers to compare with
+  int levels;  // of the integers; 0: no integers to compare with
   bool offset;
   int columns;    // that share a scale
   double normal;  // measured: RMS error on normal weights, relative to their RMS
 };
-constexpr Baseline kBaselines[] = {
-    {"q4_0", 16, false, 32, 0.079978},   {"q4_1", 16, true, 32, 0.068732},    {"q5_0", 32, false, 32, 0.039354},
-    {"q5_1", 32, true, 32, 0.033123},    {"q8_0", 255, false, 32, 0.004771}, {"q2_k", 4, true, 16, 0.258693},
-    {"q3_k", 8, false, 16, 0.143542},    {"q4_k", 16, true, 32, 0.069251},    {"q5_k", 32, true, 32, 0.034116},
-    {"q6_k", 64, false, 16, 0.016755},  {"iq4_nl", 16, false, 32, 0.073494}, {"iq4_xs", 16, false, 32, 0.073447},
-    {"mxfp4", 0, false, 32, 0.112412},   {"f32", 0, false, 1, 0.0},         {"f16", 0, false, 1, 0.000207},
-    {"bf16", 0, false, 1, 0.001650}};
+constexpr Baseline kBaselines[] = {{"q4_0", 16, false, 32, 0.079978},   {"q4_1", 16, true, 32, 0.068732},
+                                   {"q5_0", 32, false, 32, 0.039354},   {"q5_1", 32, true, 32, 0.033123},
+                                   {"q8_0", 255, false, 32, 0.004771},  {"q2_k", 4, true, 16, 0.258693},
+                                   {"q3_k", 8, false, 16, 0.143542},    {"q4_k", 16, true, 32, 0.069251},
+                                   {"q5_k", 32, true, 32, 0.034116},    {"q6_k", 64, false, 16, 0.016755},
+                                   {"iq4_nl", 16, false, 32, 0.073494}, {"iq4_xs", 16, false, 32, 0.073447},
+                                   {"mxfp4", 0, false, 32, 0.112412},   {"f32", 0, false, 1, 0.0},
+                                   {"f16", 0, false, 1, 0.000207},      {"bf16", 0, false, 1, 0.001650}};
 
 std::vector<float> round_to_nearest(const Baseline& b, const std::vector<float>& x) {
   std::vector<float> back(x.size());
   const auto columns = static_cast<size_t>(b.columns);
   for (size_t i = 0; i < x.size(); i += columns) {
-    const auto [least, most] = std::minmax_element(x.begin() + static_cast<long>(i), x.begin() + static_cast<long>(i + columns));
+    const auto [least, most] =
+        std::minmax_element(x.begin() + static_cast<long>(i), x.begin() + static_cast<long>(i + columns));
     const float greatest = std::max(std::fabs(*least), std::fabs(*most));
     const float scale = b.offset ? (*most - *least) / static_cast<float>(b.levels - 1)
                                  : greatest / static_cast<float>((b.levels - 1) / 2);
@@ -118,7 +123,8 @@ TEST_CASE("dequantize has the bits of the public definition") {
     constexpr uint64_t kBlocks = 4096;
     const auto packed = edge_blocks(*f, kBlocks, random);
     std::vector<float> got(kBlocks * f->block_elements), wanted(got.size());
-    for (uint64_t b = 0; b < kBlocks; ++b) block(packed.data() + b * f->block_bytes, wanted.data() + b * f->block_elements);
+    for (uint64_t b = 0; b < kBlocks; ++b)
+      block(packed.data() + b * f->block_bytes, wanted.data() + b * f->block_elements);
     // From an odd address, as a file may have it, and as several rows.
     std::vector<uint8_t> shifted(packed.size() + 1);
     std::copy(packed.begin(), packed.end(), shifted.begin() + 1);
@@ -166,15 +172,15 @@ TEST_CASE("f16 and bf16 round to nearest even") {
     float x;
     uint16_t wanted;
   };
-  const Case cases[] = {{"f16", 1.0f + 1.0f / 2048, 0x3c00},         // a tie, to the even 1
-                        {"f16", 1.0f + 3.0f / 2048, 0x3c02},         // a tie, to the even one above
-                        {"f16", 65519.0f, 0x7bff},                   // the last that does not overflow
+  const Case cases[] = {{"f16", 1.0f + 1.0f / 2048, 0x3c00},  // a tie, to the even 1
+                        {"f16", 1.0f + 3.0f / 2048, 0x3c02},  // a tie, to the even one above
+                        {"f16", 65519.0f, 0x7bff},            // the last that does not overflow
                         {"f16", -0.0f, 0x8000},
-                        {"f16", 5.9604645e-08f, 0x0001},             // 2^-24, the least
-                        {"f16", 2.9802322e-08f, 0x0000},             // half of it, a tie to zero
+                        {"f16", 5.9604645e-08f, 0x0001},  // 2^-24, the least
+                        {"f16", 2.9802322e-08f, 0x0000},  // half of it, a tie to zero
                         {"f16", 2.98024e-08f, 0x0001},
-                        {"f16", 6.0975552e-05f, 0x03ff},             // the greatest subnormal
-                        {"f16", 6.1005353e-05f, 0x0400},             // halfway from it to the least normal: the even one
+                        {"f16", 6.0975552e-05f, 0x03ff},  // the greatest subnormal
+                        {"f16", 6.1005353e-05f, 0x0400},  // halfway from it to the least normal: the even one
                         {"bf16", 1.0f + 1.0f / 256, 0x3f80},
                         {"bf16", 1.0f + 3.0f / 256, 0x3f82},
                         {"bf16", -1e-40f, 0x8001}};
@@ -207,7 +213,8 @@ TEST_CASE("what cannot be packed is refused with its place") {
     Message message;
     CHECK(f->quantize(x.data(), rows, k, importance.data(), packed.data(), &message) == APR_INVALID);
     CHECK(message.text().find("column 17") != std::string::npos);
-    if (f->block_elements > 1) CHECK(f->quantize(x.data(), 1, k + 1, nullptr, packed.data(), &message) == APR_INVALID);
+    if (f->block_elements > 1)
+      CHECK(f->quantize(x.data(), 1, k + 1, nullptr, packed.data(), &message) == APR_INVALID);
     // A scale beyond a half's range would be an infinity in the file.
     if (std::string(f->name) != "f32" && std::string(f->name) != "bf16" && std::string(f->name) != "mxfp4") {
       const std::vector<float> huge(rows * k, 3e30f);
@@ -259,7 +266,8 @@ TEST_CASE("the quantiser's error") {
       const auto back = through(*f, x, k, nullptr);
       const double error = squared_error(x, back), norm = squared_error(x, zero);
       CHECK(error < norm);
-      if (kind == std::string("tiny")) continue;  // among a half's subnormals, where a baseline in floats is out of reach
+      if (kind == std::string("tiny"))
+        continue;  // among a half's subnormals, where a baseline in floats is out of reach
       const auto* baseline = std::find_if(std::begin(kBaselines), std::end(kBaselines),
                                           [&](const Baseline& b) { return std::string(b.name) == f->name; });
       if (baseline == std::end(kBaselines)) {
@@ -285,8 +293,8 @@ TEST_CASE("the quantiser's error") {
 }
 
 TEST_CASE("weights of any size that a format can hold") {
-  // Powers of two from the least to the greatest: what does not overflow comes back to within the format's coarseness, also where
-  // the squares that a search compares would overflow.
+  // Powers of two from the least to the greatest: what does not overflow comes back to within the format's
+  // coarseness, also where the squares that a search compares would overflow.
   for (const char* name : {"f32", "bf16", "mxfp4"}) {
     const auto* f = find_format(name);
     if (!f) continue;
@@ -294,7 +302,8 @@ TEST_CASE("weights of any size that a format can hold") {
       CAPTURE(std::string(name));
       CAPTURE(exponent);
       std::vector<float> x(64), back(64);
-      for (size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(static_cast<float>(i % 13) - 6.0f, exponent - 1);
+      for (size_t i = 0; i < x.size(); ++i)
+        x[i] = std::ldexp(static_cast<float>(i % 13) - 6.0f, exponent - 1);
       std::vector<uint8_t> packed(row_bytes(*f, 64));
       Message message;
       REQUIRE(f->quantize(x.data(), 1, 64, nullptr, packed.data(), &message) == APR_OK);

@@ -20,8 +20,8 @@ APR_FN float hsum(__m256 v) {
 
 APR_FN float total(const Sum& sum) { return hsum(sum.lanes); }
 
-// Exact dot products of 32 unsigned and signed bytes, four columns to a lane. maddubs adds two products in 16 bits, so
-// w <= 128 and |x| <= 127: 2 * 128 * 127 just fits.
+// Exact dot products of 32 unsigned and signed bytes, four columns to a lane. maddubs adds two products in 16
+// bits, so w <= 128 and |x| <= 127: 2 * 128 * 127 just fits.
 APR_FN __m256i dot_u8(__m256i w, __m256i x) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
 }
@@ -78,9 +78,11 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
   }
 }
 
-// ---- tools for hand-written kernels ---------------------------------------------------------------------------------------
+// ---- tools for hand-written kernels
+// ---------------------------------------------------------------------------------------
 
-// sum + v[i] * (xsum[2 i] + xsum[2 i + 1]), i < 8, spread over eight lanes: what offsets of 32 columns contribute.
+// sum + v[i] * (xsum[2 i] + xsum[2 i + 1]), i < 8, spread over eight lanes: what offsets of 32 columns
+// contribute.
 APR_FN __m256 add_offsets(__m256 sum, __m256 v, const float* xsum) {
   const __m256 first = _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
   const __m256 last = _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
@@ -94,8 +96,9 @@ APR_FN float half_at(const uint8_t* p) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
 }
 
-// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
-// and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page.
+// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k,
+// Kernel::kColumns at a time and what is left over at the row's end by Kernel::last. The hardware's own
+// prefetcher stops at each 4 KiB page.
 template <class Kernel, int kM>
 APR_FN void gemv_rows(const apr_cpu_gemv& a) {
   constexpr uint64_t kAhead = 4096;
@@ -120,7 +123,8 @@ void gemv_by(const apr_cpu_gemv* a) {
   gemv_rows<Kernel, 4>(*a);
 }
 
-// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): eight of them.
+// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): eight of
+// them.
 template <class Load>
 APR_FN __m256 load_part(const uint8_t* p, uint64_t n) {
   alignas(32) uint8_t padded[8 * Load::kBytes] = {};
@@ -186,7 +190,8 @@ template <int kGroup, bool kOffset>
 APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
   for (int k = 0; k < columns; k += 8) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + k));
-    __m256 value = _mm256_mul_ps(_mm256_set1_ps(scale[k / kGroup]), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+    __m256 value =
+        _mm256_mul_ps(_mm256_set1_ps(scale[k / kGroup]), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
     if constexpr (kOffset) value = _mm256_add_ps(value, _mm256_set1_ps(offset[k / kGroup]));
     _mm256_storeu_ps(w + k, value);
   }

@@ -1,4 +1,5 @@
-// The primitives of the derived kernels in AVX-512 (F, BW, VL, DQ, VNNI), and small tools for hand-written ones.
+// The primitives of the derived kernels in AVX-512 (F, BW, VL, DQ, VNNI), and small tools for hand-written
+// ones.
 #pragma once
 
 #include "apr/codec.h"
@@ -21,8 +22,8 @@ APR_FN float hsum(__m512 v) {
 
 APR_FN float total(const Sum& sum) { return hsum(sum.lanes); }
 
-// Exact dot products of 64 int8 pairs, four columns to a lane. VNNI wants unsigned by signed: |w| by x with w's sign.
-// x is never -128, so its negation fits.
+// Exact dot products of 64 int8 pairs, four columns to a lane. VNNI wants unsigned by signed: |w| by x with
+// w's sign. x is never -128, so its negation fits.
 APR_FN __m512i dot_i8(__m512i w, __m512i x) {
   const __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
   return _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_abs_epi8(w), signed_x);
@@ -50,7 +51,8 @@ APR_FN void dot_int(Sum& sum, const int8_t* w, const float* scale, const float* 
                     const float* xscale, const float* xsum, int blocks) {
   int b = 0;
   for (; b + 2 <= blocks; b += 2) {
-    const __m512 dots = _mm512_cvtepi32_ps(dot_i8(_mm512_loadu_si512(w + 32 * b), _mm512_loadu_si512(x + 32 * b)));
+    const __m512 dots =
+        _mm512_cvtepi32_ps(dot_i8(_mm512_loadu_si512(w + 32 * b), _mm512_loadu_si512(x + 32 * b)));
     __m512 s;
     if constexpr (kGroup == 16) {
       s = spread<4>(scale + 2 * b);
@@ -97,11 +99,13 @@ APR_FN void dot_float(Sum& sum, const float* w, const float* x, int columns) {
   sum.lanes = _mm512_add_ps(sum.lanes, odd);
   for (; k < columns; k += 16) {
     const __mmask16 mask = static_cast<__mmask16>(columns - k >= 16 ? 0xffff : (1 << (columns - k)) - 1);
-    sum.lanes = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, w + k), _mm512_maskz_loadu_ps(mask, x + k), sum.lanes);
+    sum.lanes =
+        _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, w + k), _mm512_maskz_loadu_ps(mask, x + k), sum.lanes);
   }
 }
 
-// ---- tools for hand-written kernels ---------------------------------------------------------------------------------------
+// ---- tools for hand-written kernels
+// ---------------------------------------------------------------------------------------
 
 APR_FN __m128i load16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 APR_FN __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -117,10 +121,11 @@ APR_FN __m512 load_half(const uint8_t* p) {
   return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
 }
 
-// Four dot products of 64 columns each (four columns to a lane, each of at most 15 bits and in pairs of at most 16) to one
-// vector of 16 sums of 16 columns, in "quarter order": lane 4 L + i holds columns 64 i + 16 L .. + 16. Packing to 16 bits and
-// adding pairs by vpmaddwd halves the lanes in two operations; shuffles and additions would take three, twice.
-// pair_factor: what the last step multiplies the two 8-column sums of each lane with (int16).
+// Four dot products of 64 columns each (four columns to a lane, each of at most 15 bits and in pairs of at
+// most 16) to one vector of 16 sums of 16 columns, in "quarter order": lane 4 L + i holds columns 64 i + 16 L
+// .. + 16. Packing to 16 bits and adding pairs by vpmaddwd halves the lanes in two operations; shuffles and
+// additions would take three, twice. pair_factor: what the last step multiplies the two 8-column sums of each
+// lane with (int16).
 APR_FN __m512i quarter_sums(__m512i z0, __m512i z1, __m512i z2, __m512i z3, __m512i pair_factor) {
   const __m512i ones = _mm512_set1_epi16(1);
   const __m512i a = _mm512_madd_epi16(_mm512_packs_epi32(z0, z1), ones);
@@ -129,16 +134,19 @@ APR_FN __m512i quarter_sums(__m512i z0, __m512i z1, __m512i z2, __m512i z3, __m5
 }
 // Eight values, one per 32 columns, to quarter order.
 APR_FN __m512 to_quarter_order(__m256 v) {
-  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6, 1, 3, 5, 7, 1, 3, 5, 7), _mm512_castps256_ps512(v));
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6, 1, 3, 5, 7, 1, 3, 5, 7),
+                               _mm512_castps256_ps512(v));
 }
 // Eight values, one per 32 columns, to one per 16.
 APR_FN __m512 repeat_pairs(__m256 v) {
-  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), _mm512_castps256_ps512(v));
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                               _mm512_castps256_ps512(v));
 }
 
-// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k, Kernel::kColumns at a time
-// and what is left over at the row's end by Kernel::last. The hardware's own prefetcher stops at each 4 KiB page, so
-// a page ahead is asked for by hand: 10.3 GB/s instead of 6.5 for q4_k from memory on one core of a Xeon (model 207).
+// Every row of a GEMV, one at a time: Kernel::step<kM>(block, k, args, sums) adds the columns from k,
+// Kernel::kColumns at a time and what is left over at the row's end by Kernel::last. The hardware's own
+// prefetcher stops at each 4 KiB page, so a page ahead is asked for by hand: 10.3 GB/s instead of 6.5 for
+// q4_k from memory on one core of a Xeon (model 207).
 template <class Kernel, int kM>
 APR_FN void gemv_rows(const apr_cpu_gemv& a) {
   constexpr uint64_t kAhead = 4096;
@@ -163,8 +171,8 @@ void gemv_by(const apr_cpu_gemv* a) {
   gemv_rows<Kernel, 4>(*a);
 }
 
-// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): sixteen of them;
-// Load::part(p, mask): those of the mask, zeros elsewhere, nothing read beyond.
+// GEMV and unpacking for formats of single elements. Load::kBytes: of one element; Load::full(p): sixteen of
+// them; Load::part(p, mask): those of the mask, zeros elsewhere, nothing read beyond.
 template <class Load, int kM>
 APR_FN void element_rows(const apr_cpu_gemv& a) {
   constexpr int kChains = kM == 1 ? 4 : 2;  // a fused multiply-add takes four cycles, and two start in each
@@ -219,7 +227,8 @@ void element_unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
 template <int kGroup, bool kOffset>
 APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* offset, int columns, float* w) {
   for (int k = 0; k < columns; k += 16) {
-    const __m512 v = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + k))));
+    const __m512 v =
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + k))));
     __m512 value = _mm512_mul_ps(_mm512_set1_ps(scale[k / kGroup]), v);
     if constexpr (kOffset) value = _mm512_add_ps(value, _mm512_set1_ps(offset[k / kGroup]));
     _mm512_storeu_ps(w + k, value);

@@ -1,5 +1,5 @@
-// CPU kernels derived from a codec. Not a header of its own: portable.hpp, avx2.hpp and avx512.hpp include it inside their
-// namespace and instruction-set region, after they have defined the primitives that it uses:
+// CPU kernels derived from a codec. Not a header of its own: portable.hpp, avx2.hpp and avx512.hpp include it
+// inside their namespace and instruction-set region, after they have defined the primitives that it uses:
 //   struct Sum                                       lanes of one dot product
 //   float total(const Sum&)
 //   void dot_int<kGroup, kOffset>(Sum&, w, scale, offset, x, xscale, xsum, blocks of 32 columns)
@@ -9,7 +9,7 @@
 
 // Columns that are unpacked before they are multiplied: they stay in L1 between the two, for all m tokens.
 template <class Codec>
-inline constexpr int kStep = Codec::kBlock >= 256 ? Codec::kBlock : 256 / Codec::kBlock * Codec::kBlock;
+inline constexpr int kStep = Codec::kBlock >= 256 ? Codec::kBlock : 256 / Codec::kBlock* Codec::kBlock;
 
 template <class Codec>
 inline constexpr int kChunks = Codec::kBlock / (Codec::kRuns * Codec::kRun);
@@ -42,7 +42,8 @@ APR_FN void block_to_float(const uint8_t* block, float* w) {
       IntChunk<Codec::kRuns, Codec::kRun> chunk;
       Layout::decode(Layout::load(Planes<1>{{block}}, c), c, chunk);
       for (int r = 0; r < Codec::kRuns; ++r)
-        for (int i = 0; i < Codec::kRun; ++i) w[Codec::col(c, r) + i] = chunk_value<Codec::kOffset>(chunk, r, i);
+        for (int i = 0; i < Codec::kRun; ++i)
+          w[Codec::col(c, r) + i] = chunk_value<Codec::kOffset>(chunk, r, i);
     } else {
       FloatChunk<Codec::kRuns, Codec::kRun> chunk;
       Layout::decode(Layout::load(Planes<1>{{block}}, c), c, chunk);
@@ -52,19 +53,21 @@ APR_FN void block_to_float(const uint8_t* block, float* w) {
   }
 }
 
-using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
+using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                           float* offset);
 using QuantizeBlock = void (*)(const float* x, const float* weight, uint8_t* block);
 using Gemv = void (*)(const apr_cpu_gemv* args);
 using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
 
-// kElements: columns of one block in a file. Formats of single elements (kElements < kBlock) may start and end inside a codec
-// block; the last, partial one is decoded from a padded copy.
+// kElements: columns of one block in a file. Formats of single elements (kElements < kBlock) may start and
+// end inside a codec block; the last, partial one is decoded from a padded copy.
 template <class Codec, int kElements>
 void unpack_float(const void* row, uint64_t k0, uint64_t cols, float* w) {
   constexpr uint64_t kElementBytes = uint64_t{Codec::kBytes} * kElements / Codec::kBlock;
   const uint8_t* block = static_cast<const uint8_t*>(row) + k0 / kElements * kElementBytes;
   uint64_t k = 0;
-  for (; k + Codec::kBlock <= cols; k += Codec::kBlock, block += Codec::kBytes) block_to_float<Codec>(block, w + k);
+  for (; k + Codec::kBlock <= cols; k += Codec::kBlock, block += Codec::kBytes)
+    block_to_float<Codec>(block, w + k);
   if constexpr (kElements < Codec::kBlock) {
     if (k < cols) {
       uint8_t padded[Codec::kBytes] = {};
@@ -91,9 +94,11 @@ void unpack_scaled(const void* row, uint64_t k0, uint64_t cols, float* w) {
 
 template <class Codec, UnpackInt kUnpack, int kM>
 void gemv_int_m(const apr_cpu_gemv& a) {
-  constexpr int kGroup = Codec::kGroup == 16 ? 16 : 32;  // of the primitive; wider groups are spread out below
+  constexpr int kGroup =
+      Codec::kGroup == 16 ? 16 : 32;  // of the primitive; wider groups are spread out below
   constexpr int kPadded = (kStep<Codec> + 31) / 32 * 32;
-  // A codec block may be shorter than 32 columns: the columns up to the next multiple of 32 are zero, as the activations' are.
+  // A codec block may be shorter than 32 columns: the columns up to the next multiple of 32 are zero, as the
+  // activations' are.
   alignas(64) int8_t q[kPadded] = {};
   float scale[kPadded / 16] = {}, offset[kPadded / 16] = {};
   for (uint64_t n = 0; n < a.n; ++n) {
@@ -159,7 +164,8 @@ void gemv_float(const apr_cpu_gemv* a) {
   gemv_float_m<Codec, kUnpack, 4>(*a);
 }
 
-// The definition's quantiser, with all that it calls compiled for this instruction set. Contraction is off: the same bytes.
+// The definition's quantiser, with all that it calls compiled for this instruction set. Contraction is off:
+// the same bytes.
 template <class Definition>
 __attribute__((flatten)) void quantize_block(const float* x, const float* weight, uint8_t* block) {
   Definition::quantize(x, weight, block);

@@ -8,7 +8,8 @@
 APR_REGION_PORTABLE_BEGIN;
 namespace apr::cpu::portable {
 
-// Eight independent lanes let the compiler use whatever vectors the baseline has without reassociating anything.
+// Eight independent lanes let the compiler use whatever vectors the baseline has without reassociating
+// anything.
 struct Sum {
   float lane[8] = {};
 };
