@@ -31,6 +31,12 @@ apr_isa parse_isa(const char* value) {
   fail(APR_INVALID, "cpu: isa is '%s'; it can be portable, avx2 or avx512", value);
 }
 
+bool parse_copied(const char* value) {
+  if (std::strcmp(value, "mapped") == 0) return false;
+  if (std::strcmp(value, "copied") == 0) return true;
+  fail(APR_INVALID, "cpu: weights is '%s'; it can be mapped or copied", value);
+}
+
 }  // namespace
 
 apr_device::apr_device(const apr_device_options& options)
@@ -41,6 +47,7 @@ apr_device::apr_device(const apr_device_options& options)
     const apr_setting& s = options.settings[i];
     if (!s.key || !s.value) fail(APR_INVALID, "cpu: setting %u has no key or no value", i);
     if (std::strcmp(s.key, "isa") == 0) isa = std::min(parse_isa(s.value), topology.isa);
+    if (std::strcmp(s.key, "weights") == 0) copies_weights = parse_copied(s.value);
   }
   kernels = &kernels_of(isa);
   if (options.threads > kMostThreads) fail(APR_INVALID, "cpu: %u threads were asked for; at most %u are possible", options.threads, kMostThreads);

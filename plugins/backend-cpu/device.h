@@ -20,6 +20,7 @@ struct apr_device {
   apr::cpu::Topology topology;
   apr_isa isa;  // upper bound for all kernels
   const apr::cpu::Kernels* kernels;
+  bool copies_weights = false;  // weights=copied
   std::unique_ptr<apr::cpu::ThreadPool> pool;
 
  private:

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "failure.h"
-#include "prefault.h"
 #include "session.h"
 #include "topology.h"
+#include "weights.h"
 
 using namespace apr::cpu;
 

@@ -183,6 +183,7 @@ struct Program {
   uint32_t query_rows = 0;        // most query rows of an attention task
   uint32_t padded = 0;            // widest padded head
   Memory activations, kv, ropes_memory;
+  Memory copied_weights;          // empty when they are used where the caller has them
 };
 
 // Checks the plan and lays it out; allocates all memory that steps use. Throws Failure.

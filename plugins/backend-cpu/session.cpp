@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "failure.h"
-#include "prefault.h"
 #include "row_ops.h"
+#include "weights.h"
 
 using namespace apr::cpu;
 
@@ -42,7 +42,7 @@ apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_loa
   state_.kernels = device.kernels;
 
   const double touching = now_microseconds();
-  prefault_weights(device, program_, options.progress, options.progress_user);
+  place_weights(device, program_, options.progress, options.progress_user);
   info_.upload_seconds = (now_microseconds() - touching) * 1e-6;
 
   describe();

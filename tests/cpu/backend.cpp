@@ -22,12 +22,12 @@ const apr_backend& backend() {
 
 namespace {
 apr_device* open_device(const DeviceOptions& options, std::string& error) {
-  const apr_setting isa{"isa", options.isa.c_str()};
+  const apr_setting settings[] = {{"weights", options.weights.c_str()}, {"isa", options.isa.c_str()}};
   apr_device_options o{};
   o.struct_size = sizeof(o);
   o.threads = options.threads;
-  o.settings = &isa;
-  o.n_settings = options.isa.empty() ? 0 : 1;
+  o.settings = settings;
+  o.n_settings = options.isa.empty() ? 1 : 2;
   apr_error e{};
   e.struct_size = sizeof(e);
   apr_device* device = nullptr;
@@ -41,7 +41,7 @@ std::vector<std::string> instruction_sets() {
     std::vector<std::string> found;
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       std::string error;
-      apr_device* device = open_device({isa, 1}, error);
+      apr_device* device = open_device({isa, 1, "mapped"}, error);
       apr_device_info info{};
       info.struct_size = sizeof(info);
       apr_error e{};

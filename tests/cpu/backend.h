@@ -19,6 +19,7 @@ const apr_backend& backend();
 struct DeviceOptions {
   std::string isa;  // "" = the processor's highest
   uint32_t threads = 2;
+  std::string weights = "mapped";
 };
 // Instruction sets that this processor has: "portable", perhaps "avx2", "avx512".
 std::vector<std::string> instruction_sets();

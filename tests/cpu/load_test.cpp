@@ -44,6 +44,10 @@ TEST_CASE("devices") {
   const Opened bad = open_with("isa", "sse9");
   CHECK(bad.status == APR_INVALID);
   CHECK_MESSAGE(bad.error.find("portable, avx2 or avx512") != std::string::npos, bad.error);
+  CHECK(open_with("weights", "copied").status == APR_OK);
+  const Opened elsewhere = open_with("weights", "elsewhere");
+  CHECK(elsewhere.status == APR_INVALID);
+  CHECK_MESSAGE(elsewhere.error.find("mapped or copied") != std::string::npos, elsewhere.error);
   CHECK(open_with("isa", "portable", 1, 1).status == APR_NO_DEVICE);
   CHECK(open_with("isa", "portable", 100000).status == APR_INVALID);
   backend().close(nullptr);
@@ -74,6 +78,17 @@ TEST_CASE("device info and bandwidth") {
   REQUIRE(backend().measure_bandwidth(loaded.device(), &gbs, &e) == APR_OK);
   CHECK(gbs > 0.1);
   CHECK(gbs < 10000);
+}
+
+TEST_CASE("copied weights give the same bits") {
+  SmallModel model(kInt32);
+  const std::vector<Token> tokens = count_up(20);
+  Loaded mapped(model.plan()), copied(model.plan(), {"", 2, "copied"});
+  REQUIRE_MESSAGE(copied.ok(), copied.error());
+  const std::vector<float> expected = mapped.step(tokens).logits;
+  // The caller's weights are no longer read.
+  for (apr_weight& w : model.maker.weights) std::memset(const_cast<void*>(w.data), 0xff, w.bytes);
+  CHECK(copied.step(tokens).logits == expected);
 }
 
 TEST_CASE("plans that contradict themselves") {
