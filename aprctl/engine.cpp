@@ -36,6 +36,16 @@ uint32_t context_of(const EngineRequest& request, const apr_plan& plan) {
   return request.load.n_ctx;
 }
 
+// Once, and only where there is something to say: the profile that everyone gets has no rules.
+void say_profile(const ProfileInForce& in_force, const std::vector<apr_kernel_info>& kernels) {
+  if (in_force.rules->size() == 0) return;
+  uint32_t by_rule = 0;
+  for (const apr_kernel_info& kernel : kernels)
+    if (kernel.rule != nullptr && kernel.rule[0] != '\0') ++by_rule;
+  log_info("profile {}: {} of {} rules chose {} of {} kernels", in_force.profile.file, rules_used(kernels).size(), in_force.rules->size(), by_rule,
+           kernels.size());
+}
+
 }  // namespace
 
 std::string kernel_cache_folder(const Probes& probes) {
@@ -70,9 +80,19 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
   request_.device.settings.emplace_back("data_dir", data_folder().string());
   device_ = std::make_unique<Device>(backend, request_.device);
 
+  templates_ = kernel_templates(backend, request_.device.settings);
+  Profile profile = request_.profile ? *request_.profile
+                                     : read_profile(find_profile(ProfileOptions::name(line, probes_), ProfileOptions::folders()));
+  if (profile.precise) request_.load.precise = true;
+  profile_ = put_in_force(std::move(profile), probes_.force_kernel, request_.backend, templates_, make_stamp(device_->info(), templates_, plan()));
+  request_.load.rules = profile_.rules->c();
+  request_.load.n_rules = profile_.rules->size();
+
   request_.load.n_ctx = context_of(request_, plan());
   if (!request_.load.progress) request_.load.progress = terminal_progress();
   session_ = std::make_unique<Session>(*device_, plan(), request_.load);
+  check_forced(profile_, session_->kernels());
+  say_profile(profile_, session_->kernels());
   gate_verdict_ = gate_before_use(*this);
   if (probes_.stage_dump)
     session_->dump_stages(std::make_unique<StageDump>(*probes_.stage_dump, request_.backend, request_.model));
@@ -89,6 +109,11 @@ nlohmann::ordered_json Engine::report() const {
   const apr_session_info session = session_->info();
   nlohmann::ordered_json probes = nlohmann::ordered_json::object();
   for (const auto& [name, value] : probes_.in_force) probes[name] = value;
+  const nlohmann::ordered_json profile = {{"name", profile_.profile.name},
+                                          {"file", profile_.profile.file},
+                                          {"rules", profile_.rules->size()},
+                                          {"rules_used", rules_used(session_->kernels())},
+                                          {"not_used_because", profile_.stamp_differences}};
   return {{"model_filename", request_.model},
           {"model_type", model_.meta.find_string("general.name").value_or(plan().arch)},
           {"model_size", model_.weight_bytes()},
@@ -102,6 +127,7 @@ nlohmann::ordered_json Engine::report() const {
           {"n_ctx", request_.load.n_ctx},
           {"n_batch", request_.load.n_batch},
           {"precise", request_.load.precise},
+          {"profile", profile},
           {"parity_gate", gate_verdict_},
           {"probes", probes},
           {"weight_bytes", session.weight_bytes},

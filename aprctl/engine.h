@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "core/plan/plan.h"
 #include "core/plugin/catalog.h"
 #include "core/probe/probe.h"
+#include "core/profile/select.h"
 #include "core/runtime/session.h"
 
 namespace apr::ctl {
@@ -23,7 +25,8 @@ struct EngineRequest {
   std::string model;
   std::string backend;
   DeviceRequest device;
-  LoadRequest load;  // n_ctx 0: the model's own context, at most kDefaultContext
+  LoadRequest load;  // n_ctx 0: the model's own context, at most kDefaultContext; rules come from the profile
+  std::optional<Profile> profile;  // instead of the one that the command line and the environment name
   bool gate = true;  // compare a backend other than the reference with it before its first answer
 };
 
@@ -45,6 +48,9 @@ class Engine {
   Session& session() { return *session_; }
   // "pass", "pass (receipt)", "skipped", "not needed": what the parity gate said.
   const std::string& gate_verdict() const { return gate_verdict_; }
+  const ProfileInForce& profile() const { return profile_; }
+  // Kernels that the backend can choose from; empty when it cannot tell.
+  const std::vector<KernelTemplate>& templates() const { return templates_; }
 
   // "asked: cuda; resolved: cuda, NVIDIA H200 (sm_90a)": for people, on stderr.
   std::string resolved() const;
@@ -58,6 +64,8 @@ class Engine {
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<Device> device_;
+  std::vector<KernelTemplate> templates_;
+  ProfileInForce profile_;
   std::unique_ptr<Session> session_;
   std::string gate_verdict_;
 };

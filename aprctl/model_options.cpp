@@ -1,5 +1,7 @@
 #include "aprctl/model_options.h"
 
+#include <cstdlib>
+
 #include "aprctl/engine.h"
 #include "aprctl/installation.h"
 #include "core/base/log.h"
@@ -31,11 +33,28 @@ std::vector<SearchPath> PluginOptions::search_paths(const CommandLine& line, con
   return plugin_search_paths({given.begin(), given.end()}, probes.plugin_path);
 }
 
+std::string ProfileOptions::name(const CommandLine& line, const Probes& probes) {
+  if (const auto given = line.find<std::string>("profile")) return *given;
+  return probes.profile ? probes.profile->text : "default";
+}
+
+std::vector<std::string> ProfileOptions::folders() {
+  std::vector<std::string> folders;
+  const char *config = std::getenv("XDG_CONFIG_HOME"), *home = std::getenv("HOME");
+  if (config != nullptr && config[0] == '/')
+    folders.push_back(std::string(config) + "/apr/profiles");
+  else if (home != nullptr && home[0] == '/')
+    folders.push_back(std::string(home) + "/.config/apr/profiles");
+  folders.push_back((data_folder() / "profiles").string());
+  return folders;
+}
+
 void BackendOptions::add(CommandLine& line) {
   line.options().add_options()("backend", po::value<std::string>()->default_value(kReferenceBackend), "cpu, cuda, or another plugin's")(
       "device", po::value<uint32_t>()->default_value(0), "which of the backend's devices")(
       "threads,t", po::value<uint32_t>()->default_value(0), "worker threads, 0: one per physical core")(
-      "precise", po::bool_switch(), "float activations instead of 8-bit ones: slower, to judge by")(
+      "profile", po::value<std::string>()->value_name("FILE|NAME"), "which kernel serves which tensors; see docs/profiles.md")(
+      "precise", po::bool_switch(), "float activations instead of 8-bit ones: slower, to judge by; the same as --profile precise")(
       "ctx", po::value<uint32_t>()->default_value(0), "positions of the KV cache, 0: the model's, at most 4096")(
       "batch", po::value<uint32_t>()->default_value(512), "most prompt tokens in one step");
   PluginOptions::add(line);

@@ -23,7 +23,16 @@ struct PluginOptions {
   static std::vector<SearchPath> search_paths(const CommandLine& line, const Probes& probes);
 };
 
-// How a model is run: --backend, --device, --threads, --precise, --ctx, --batch, and --plugin-path.
+// --profile, else APR_PROFILE, else "default".
+struct ProfileOptions {
+  static std::string name(const CommandLine& line, const Probes& probes);
+  // Where names are looked up: the user's own ($XDG_CONFIG_HOME or ~/.config)/apr/profiles, then the
+  // installation's.
+  static std::vector<std::string> folders();
+};
+
+// How a model is run: --profile, --backend, --device, --threads, --precise, --ctx, --batch, and
+// --plugin-path.
 struct BackendOptions {
   static void add(CommandLine& line);
 };

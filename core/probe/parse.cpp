@@ -18,6 +18,9 @@ constexpr std::string_view kPathValues = "a path";
 constexpr std::string_view kPathsValues = "absolute paths, separated by ':'";
 constexpr std::string_view kMapValues =
     "pattern=format[,pattern=format...], like blk.*.ffn_down.weight=q8_0,attn_v=f16";
+constexpr std::string_view kKernelValues =
+    "pattern=kernel[,pattern=kernel...], like ffn_down=gemv_float; `aprctl kernels list` shows the kernels";
+constexpr std::string_view kProfileValues = "a profile's file, or its name";
 constexpr std::string_view kFormatValues = "the name of a weight format, like q8_0 or vendor.nf4";
 
 [[noreturn]] void bad_value(std::string_view name, std::string_view text, std::string_view good,
@@ -125,6 +128,21 @@ void parse_value(std::string_view name, std::string_view text, std::optional<For
   value = FormatName{format_name(name, text, text, kFormatValues)};
 }
 
+void parse_value(std::string_view name, std::string_view text, std::optional<ProfileName>& value) {
+  if (text.empty()) bad_value(name, text, kProfileValues);
+  value = ProfileName{std::string(text)};
+}
+
+void parse_value(std::string_view name, std::string_view text, std::vector<PatternKernel>& value) {
+  for (std::string_view piece : split(text, ',')) {
+    const size_t equals = piece.rfind('=');
+    if (equals == std::string_view::npos || equals == 0 || equals + 1 == piece.size()) {
+      bad_value(name, text, kKernelValues, fmt::format("'{}' is not pattern=kernel", printable(piece)));
+    }
+    value.push_back({std::string(piece.substr(0, equals)), std::string(piece.substr(equals + 1))});
+  }
+}
+
 std::string text_of(bool value) { return value ? "1" : "0"; }
 std::string text_of(const std::optional<apr_isa>& value) { return value ? std::string(name(*value)) : ""; }
 std::string text_of(const std::optional<std::filesystem::path>& value) {
@@ -142,11 +160,21 @@ std::string text_of(const std::vector<PatternQtype>& value) {
 }
 std::string text_of(const std::optional<FormatName>& value) { return value ? value->text : ""; }
 
+std::string text_of(const std::optional<ProfileName>& value) { return value ? value->text : ""; }
+std::string text_of(const std::vector<PatternKernel>& value) {
+  std::string text;
+  for (const PatternKernel& each : value)
+    text += (text.empty() ? "" : ",") + each.pattern + "=" + each.kernel;
+  return text;
+}
+
 std::string_view values_of(bool Probes::*) { return kFlagValues; }
 std::string_view values_of(std::optional<apr_isa> Probes::*) { return kIsaValues; }
 std::string_view values_of(std::optional<std::filesystem::path> Probes::*) { return kPathValues; }
 std::string_view values_of(std::vector<std::filesystem::path> Probes::*) { return kPathsValues; }
 std::string_view values_of(std::vector<PatternQtype> Probes::*) { return kMapValues; }
 std::string_view values_of(std::optional<FormatName> Probes::*) { return kFormatValues; }
+std::string_view values_of(std::optional<ProfileName> Probes::*) { return kProfileValues; }
+std::string_view values_of(std::vector<PatternKernel> Probes::*) { return kKernelValues; }
 
 }  // namespace apr

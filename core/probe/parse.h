@@ -17,6 +17,8 @@ void parse_value(std::string_view name, std::string_view text, std::optional<std
 void parse_value(std::string_view name, std::string_view text, std::vector<std::filesystem::path>& value);
 void parse_value(std::string_view name, std::string_view text, std::vector<PatternQtype>& value);
 void parse_value(std::string_view name, std::string_view text, std::optional<FormatName>& value);
+void parse_value(std::string_view name, std::string_view text, std::optional<ProfileName>& value);
+void parse_value(std::string_view name, std::string_view text, std::vector<PatternKernel>& value);
 
 // The text that a backend's setting gets: flags as 1 or 0, paths absolute.
 std::string text_of(bool value);
@@ -25,6 +27,8 @@ std::string text_of(const std::optional<std::filesystem::path>& value);
 std::string text_of(const std::vector<std::filesystem::path>& value);
 std::string text_of(const std::vector<PatternQtype>& value);
 std::string text_of(const std::optional<FormatName>& value);
+std::string text_of(const std::optional<ProfileName>& value);
+std::string text_of(const std::vector<PatternKernel>& value);
 
 // The good values in words, chosen by the member's type.
 std::string_view values_of(bool Probes::*);
@@ -33,6 +37,8 @@ std::string_view values_of(std::optional<std::filesystem::path> Probes::*);
 std::string_view values_of(std::vector<std::filesystem::path> Probes::*);
 std::string_view values_of(std::vector<PatternQtype> Probes::*);
 std::string_view values_of(std::optional<FormatName> Probes::*);
+std::string_view values_of(std::optional<ProfileName> Probes::*);
+std::string_view values_of(std::vector<PatternKernel> Probes::*);
 
 // "portable", "avx2", "avx512": as APR_CPU_ISA and the CPU backend's setting "isa" take it.
 std::string_view name(apr_isa isa);

@@ -37,6 +37,11 @@ constexpr std::array kTable = {
               "the output head is re-quantised to another format at load, also when it shares the "
               "embedding's weights",
               "as in the file"},
+    ProbeInfo{"APR_PROFILE", &Probes::profile, "",
+              "profile whose rules choose kernels, as --profile, which wins over it", "default"},
+    ProbeInfo{"APR_FORCE_KERNEL", &Probes::force_kernel, "",
+              "matching weights are read by these kernels, before any profile's rule; the first match wins",
+              "as the profile says"},
 };
 
 constexpr std::string_view kPrefix = "APR_";

@@ -26,7 +26,16 @@ struct PatternQtype {
   std::string format;   // "q8_0", "vendor.nf4"
 };
 
+// One entry of APR_FORCE_KERNEL.
+struct PatternKernel {
+  std::string pattern;  // as of PatternQtype
+  std::string kernel;   // a template's name; whether there is one, the backend knows
+};
+
 // Distinct types, so that a row's slot says how its text is parsed.
+struct ProfileName {
+  std::string text;  // a file, or the name of a profile
+};
 struct FormatName {
   std::string text;  // "q8_0", "vendor.nf4"
 };
@@ -41,6 +50,8 @@ struct Probes {
   std::optional<std::filesystem::path> stage_dump;    // APR_STAGE_DUMP
   std::vector<PatternQtype> force_qtype;              // APR_FORCE_QTYPE
   std::optional<FormatName> lm_head_force_qtype;      // APR_LM_HEAD_FORCE_QTYPE
+  std::optional<ProfileName> profile;                 // APR_PROFILE
+  std::vector<PatternKernel> force_kernel;            // APR_FORCE_KERNEL
 
   // The probes that were set, in the table's order, with their text: for announcements and JSON.
   std::vector<std::pair<std::string, std::string>> in_force;
@@ -49,7 +60,8 @@ struct Probes {
 using ProbeSlot =
     std::variant<bool Probes::*, std::optional<apr_isa> Probes::*,
                  std::optional<std::filesystem::path> Probes::*, std::vector<std::filesystem::path> Probes::*,
-                 std::vector<PatternQtype> Probes::*, std::optional<FormatName> Probes::*>;
+                 std::vector<PatternQtype> Probes::*, std::optional<FormatName> Probes::*,
+                 std::optional<ProfileName> Probes::*, std::vector<PatternKernel> Probes::*>;
 
 struct ProbeInfo {
   std::string_view name;  // "APR_NO_GRAPH"

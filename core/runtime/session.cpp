@@ -51,6 +51,8 @@ apr_session* load_session(const Device& device, const apr_plan& plan, const Load
     };
     options.progress_user = const_cast<ProgressFn*>(&request.progress);
   }
+  options.rules = request.rules;
+  options.n_rules = request.n_rules;
   apr_error error = empty_error();
   apr_session* session = nullptr;
   check(device.backend().load(device.handle(), &plan, &options, &session, &error), error, device.backend());

@@ -46,6 +46,8 @@ struct LoadRequest {
   uint32_t n_batch = 512;
   bool precise = false;
   ProgressFn progress;
+  const apr_kernel_rule* const* rules = nullptr;  // [n_rules], during the load only
+  uint32_t n_rules = 0;
 };
 
 class Session {

@@ -2,36 +2,53 @@
 
 #include <numeric>
 
+#include "device.h"
 #include "failure.h"
 #include "topology.h"
 
 namespace apr::cpu {
 namespace {
 
-constexpr uint64_t kColumns = 512;  // 32 rows of that many int8 weights, unpacked and packed, fit a first-level cache
-
+// The function of the highest instruction set up to `most` that has one.
 template <class Fn>
-struct Choice {
-  Fn fn = nullptr;
-  apr_isa isa = APR_ISA_PORTABLE;
-  const char* origin = "";
-};
-
-template <class Fn>
-Choice<Fn> choose(const apr_quant_format& format, apr_isa most, Fn apr_cpu_kernels::*member, uint64_t& choices) {
+FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn apr_cpu_kernels::*member, uint64_t& choices) {
   ++choices;
-  Choice<Fn> best;
-  for (uint32_t i = 0; i < format.n_cpu; ++i) {
-    const apr_cpu_kernels set = read_struct(format.cpu[i], "a format's table of kernels");
+  const apr_quant_format f = read_struct(w.format, "a weight's format");
+  FormatKernel<Fn> best;
+  for (uint32_t i = 0; i < f.n_cpu; ++i) {
+    const apr_cpu_kernels set = read_struct(f.cpu[i], "a format's table of kernels");
     if (set.isa > most || !(set.*member) || (best.fn && set.isa < best.isa)) continue;
     best = {set.*member, set.isa, set.origin ? set.origin : ""};
   }
+  if (!best.fn)
+    fail(APR_UNSUPPORTED, "cpu: %s: format %s has no %s for isa=%s or below", w.name ? w.name : "a weight", f.name, what, isa_name(most));
   return best;
 }
 
 }  // namespace
 
-BoundWeight bind_weight(const apr_weight* weight, apr_isa isa, bool precise, uint64_t& choices) {
+BoundGemv bind_gemv(const apr_weight& w, KernelChoice choice, uint64_t& choices) {
+  BoundGemv b;
+  b.kernel = choice.eats == Eats::Int8 ? choose(w, "gemv_int", choice.isa, &apr_cpu_kernels::gemv_int, choices)
+                                       : choose(w, "gemv_float", choice.isa, &apr_cpu_kernels::gemv_float, choices);
+  b.choice = std::move(choice);
+  return b;
+}
+
+BoundGemm bind_gemm(const apr_weight& w, KernelChoice choice, uint64_t& choices) {
+  BoundGemm b;
+  if (choice.eats == Eats::Int8)
+    b.unpack_int = choose(w, "unpack_int", choice.isa, &apr_cpu_kernels::unpack_int, choices);
+  else
+    b.unpack_float = choose(w, "unpack_float", choice.isa, &apr_cpu_kernels::unpack_float, choices);
+  b.kernels = &kernels_of(choice.isa);
+  const uint64_t unit = std::lcm<uint64_t>(w.format->block_elements, APR_ACT_BLOCK);
+  b.k_step = unit >= choice.columns ? unit : choice.columns / unit * unit;
+  b.choice = std::move(choice);
+  return b;
+}
+
+BoundWeight bind_weight(const apr_weight* weight) {
   BoundWeight b{};
   b.weight = read_struct(weight, "a weight");
   const apr_weight& w = b.weight;
@@ -50,35 +67,27 @@ BoundWeight bind_weight(const apr_weight* weight, apr_isa isa, bool precise, uin
          static_cast<unsigned long long>(w.k), f.name, static_cast<unsigned long long>(w.n * b.row_bytes));
   if (!w.data) fail(APR_INVALID, "cpu: %s has no data", name);
   b.data = static_cast<const uint8_t*>(w.data);
-
-  const auto unpack_float = choose(f, isa, &apr_cpu_kernels::unpack_float, choices);
-  if (!unpack_float.fn) fail(APR_UNSUPPORTED, "cpu: %s: format %s has no unpack_float for isa=%s or below", name, f.name, isa_name(isa));
-  b.unpack_float = unpack_float.fn;
-
-  if (!precise && f.int_group != 0) {
+  b.group = f.int_group;
+  if (f.int_group != 0) {
     if (f.int_group != 16 && f.int_group % APR_ACT_BLOCK != 0)
       fail(APR_INVALID, "cpu: %s: format %s has int_group %u; it must be 16 or a multiple of %u", name, f.name, f.int_group, APR_ACT_BLOCK);
     if (f.block_elements % f.int_group != 0)
       fail(APR_INVALID, "cpu: %s: format %s has int_group %u, which does not divide its block of %u columns", name, f.name, f.int_group,
            f.block_elements);
-    const auto gemv = choose(f, isa, &apr_cpu_kernels::gemv_int, choices);
-    const auto unpack = choose(f, isa, &apr_cpu_kernels::unpack_int, choices);
-    if (!gemv.fn || !unpack.fn)
-      fail(APR_UNSUPPORTED, "cpu: %s: format %s has no %s for isa=%s or below", name, f.name, gemv.fn ? "unpack_int" : "gemv_int",
-           isa_name(isa));
-    b.integer = true;
-    b.group = f.int_group;
-    b.gemv = gemv.fn, b.gemv_isa = gemv.isa, b.gemv_origin = gemv.origin;
-    b.unpack_int = unpack.fn, b.unpack_isa = unpack.isa, b.unpack_origin = unpack.origin;
-  } else {
-    const auto gemv = choose(f, isa, &apr_cpu_kernels::gemv_float, choices);
-    if (!gemv.fn) fail(APR_UNSUPPORTED, "cpu: %s: format %s has no gemv_float for isa=%s or below", name, f.name, isa_name(isa));
-    b.gemv = gemv.fn, b.gemv_isa = gemv.isa, b.gemv_origin = gemv.origin;
-    b.unpack_isa = unpack_float.isa, b.unpack_origin = unpack_float.origin;
   }
-  const uint64_t unit = std::lcm<uint64_t>(f.block_elements, APR_ACT_BLOCK);
-  b.k_step = unit >= kColumns ? unit : kColumns / unit * unit;
   return b;
+}
+
+void bind_linear(BoundWeight& b, const Chooser& chooser, uint64_t& choices) {
+  if (b.gemv.kernel.fn) return;
+  b.gemv = bind_gemv(b.weight, chooser.gemv(b.weight), choices);
+  b.gemm = bind_gemm(b.weight, chooser.gemm(b.weight), choices);
+}
+
+void bind_embed(BoundWeight& b, const Chooser& chooser, uint64_t& choices) {
+  if (b.embed.unpack_float.fn) return;
+  b.embed.choice = chooser.embed(b.weight);
+  b.embed.unpack_float = choose(b.weight, "unpack_float", b.embed.choice.isa, &apr_cpu_kernels::unpack_float, choices);
 }
 
 }  // namespace apr::cpu

@@ -5,26 +5,60 @@
 
 #include <cstdint>
 
+#include "choose.h"
+
 namespace apr::cpu {
+
+// One of a format's functions, and where it comes from.
+template <class Fn>
+struct FormatKernel {
+  Fn fn = nullptr;
+  apr_isa isa = APR_ISA_PORTABLE;
+  const char* origin = "";  // "derived", "hand-written"
+};
+
+using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
+using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
+
+// A product's two ways of reading a weight: a few tokens at a time, and many.
+struct BoundGemv {
+  KernelChoice choice;
+  FormatKernel<void (*)(const apr_cpu_gemv*)> kernel;
+  bool integer() const { return choice.eats == Eats::Int8; }
+};
+struct BoundGemm {
+  KernelChoice choice;
+  FormatKernel<UnpackInt> unpack_int;      // integer
+  FormatKernel<UnpackFloat> unpack_float;  // otherwise
+  const Kernels* kernels = nullptr;        // the backend's own for the chosen instruction set
+  uint64_t k_step = 0;  // columns that are unpacked at a time: a multiple of the format's blocks and of 32
+  bool integer() const { return choice.eats == Eats::Int8; }
+};
+struct BoundEmbed {
+  KernelChoice choice;
+  FormatKernel<UnpackFloat> unpack_float;
+};
 
 struct BoundWeight {
   apr_weight weight;
   const uint8_t* data;
   uint64_t row_bytes;
-  uint64_t k_step;      // columns that the GEMM unpacks at a time: a multiple of the format's blocks and of 32
-  bool integer;         // int8 activations: gemv and unpack_int; otherwise float activations: gemv and unpack_float
-  uint32_t group;       // integer: columns that share a scale
-  void (*gemv)(const apr_cpu_gemv*);
-  void (*unpack_int)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
-  void (*unpack_float)(const void* row, uint64_t k0, uint64_t cols, float* w);
-  apr_isa gemv_isa, unpack_isa;
-  const char* gemv_origin;   // "derived", "hand-written"
-  const char* unpack_origin;
+  uint32_t group;  // columns that share a scale; 0 for float codecs
+  BoundGemv gemv;
+  BoundGemm gemm;
+  BoundEmbed embed;
 };
 
-// Checks a weight against its format and chooses, for each function, that of the highest instruction set up to `isa` that
-// has one. `choices` counts them. Throws Failure: APR_INVALID for a weight that disagrees with its format, naming it,
+// Checks a weight against its format; its kernels are bound by what uses it. Throws Failure APR_INVALID that names the weight.
+BoundWeight bind_weight(const apr_weight* weight);
+
+// Choose kernels, unless that has been done. `choices` counts them. Throw Failure: APR_INVALID for a rule that cannot be obeyed,
 // APR_UNSUPPORTED when the format has no kernel.
-BoundWeight bind_weight(const apr_weight* weight, apr_isa isa, bool precise, uint64_t& choices);
+void bind_linear(BoundWeight& weight, const Chooser& chooser, uint64_t& choices);
+void bind_embed(BoundWeight& weight, const Chooser& chooser, uint64_t& choices);
+
+// The kernels of a choice. Throw Failure.
+BoundGemv bind_gemv(const apr_weight& weight, KernelChoice choice, uint64_t& choices);
+BoundGemm bind_gemm(const apr_weight& weight, KernelChoice choice, uint64_t& choices);
 
 }  // namespace apr::cpu

@@ -10,8 +10,6 @@
 namespace apr::cpu {
 namespace {
 
-constexpr uint64_t kTaskBytes = 16384;  // weights of a task with few tokens: a microsecond of one core's bandwidth
-
 // Rows are whole cache lines for q as for floats. A stride of whole pages would put the same columns of all rows into the
 // same cache sets.
 uint64_t stride_of(uint64_t width) {
@@ -56,13 +54,21 @@ class Builder {
   bool head() const { return op_ >= c_.plan.head_op; }
   Input input(const Value* v) const { return {v, head() && !v->head}; }
 
-  const BoundWeight* weight(int32_t index) {
+  BoundWeight* weight(int32_t index) {
     auto& slot = p_.weights[static_cast<size_t>(index)];
-    if (!slot) {
-      slot = std::make_unique<BoundWeight>(bind_weight(c_.plan.weights[index], o_.isa, o_.precise, p_.choices));
-      p_.k_step = std::max(p_.k_step, slot->k_step);
-    }
+    if (!slot) slot = std::make_unique<BoundWeight>(bind_weight(c_.plan.weights[index]));
     return slot.get();
+  }
+  const BoundWeight* linear_weight(int32_t index) {
+    BoundWeight* w = weight(index);
+    bind_linear(*w, *o_.chooser, p_.choices);
+    p_.k_step = std::max(p_.k_step, w->gemm.k_step);
+    return w;
+  }
+  const BoundWeight* embed_weight(int32_t index) {
+    BoundWeight* w = weight(index);
+    bind_embed(*w, *o_.chooser, p_.choices);
+    return w;
   }
 
   // Values that some integer product reads row by row: their producers quantise them on the way. (A product of wanted
@@ -71,7 +77,9 @@ class Builder {
     integer_input_.assign(p_.values.size(), false);
     for (uint32_t i = 0; i < p_.ops.size(); ++i) {
       const apr_op& op = p_.ops[i];
-      if (op.kind != APR_OP_LINEAR || !weight(op.weight[0])->integer) continue;
+      if (op.kind != APR_OP_LINEAR) continue;
+      const BoundWeight& w = *linear_weight(op.weight[0]);
+      if (!w.gemv.integer() && !w.gemm.integer()) continue;
       if (value(op.in[0])->head == (i >= c_.plan.head_op)) integer_input_[static_cast<size_t>(op.in[0])] = true;
     }
   }
@@ -190,7 +198,7 @@ class Builder {
         row.a = row.b = {};
         row.run = row_ops::embed;
         row.kernel = "embed";
-        row.weight = weight(op.weight[0]);
+        row.weight = embed_weight(op.weight[0]);
         p_.n_tokens_known = static_cast<uint32_t>(
             std::min<uint64_t>(p_.n_tokens_known ? p_.n_tokens_known : UINT32_MAX, row.weight->weight.n));
         return place_plan_row(row);
@@ -227,23 +235,25 @@ class Builder {
   void place_linear(const apr_op& op) {
     LinearUnit unit;
     LinearPart& part = unit.part;
-    part.weight = weight(op.weight[0]);
+    part.weight = linear_weight(op.weight[0]);
     part.bias = op.vector[0] >= 0 ? c_.vectors[static_cast<size_t>(op.vector[0])].data : nullptr;
     part.out = value(op.out);
     part.op = op_;
-    int32_t ready;
+    int32_t ready = -1;
     Value* in = value(op.in[0]);
-    if (part.weight->integer) {
+    // Both, where few tokens and many are multiplied in different ways.
+    if (part.weight->gemv.integer() || part.weight->gemm.integer()) {
       part.quantized = quantized(in);
       ready = part.quantized->born;
-    } else {
+    }
+    if (!part.weight->gemv.integer() || !part.weight->gemm.integer()) {
       part.in = floats(in);
       // A value that was padded in place is ready only after that chain.
-      ready = in->width % kRowPadding != 0 && part.in == in ? padded_in(in) : part.in->born;
+      ready = std::max(ready, in->width % kRowPadding != 0 && part.in == in ? padded_in(in) : part.in->born);
     }
     const int32_t phase = find_phase(PhaseKind::Linear, ready + 1, [&](const Phase& p) {
       const LinearPart& first = p.units[0].part;
-      return p_.ops[first.op].in[0] == op.in[0];
+      return !o_.apart && p_.ops[first.op].in[0] == op.in[0];
     });
     if (part.quantized) const_cast<Quantized*>(part.quantized)->last = std::max(part.quantized->last, phase);
     if (part.in) read(part.in, phase);
@@ -355,7 +365,7 @@ class Builder {
       const uint64_t row_bytes = w.row_bytes + (u.act ? u.up.weight->row_bytes : 0);
       // An int8 block of a SWIGLU's result lies in one task; without it, 8 rows are what a kernel may want together.
       const uint64_t unit = u.act ? kActBlock : 8;
-      u.tile_rows = static_cast<uint32_t>(std::clamp<uint64_t>(round_up(kTaskBytes / row_bytes, unit), unit, 1024));
+      u.tile_rows = static_cast<uint32_t>(std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
       u.gemv_begin = phase.gemv_tasks;
       u.gemm_begin = phase.gemm_tasks;
       phase.gemv_tasks += (w.weight.n + u.tile_rows - 1) / u.tile_rows;

@@ -9,9 +9,7 @@
 
 using namespace apr::cpu;
 
-namespace {
-
-constexpr uint32_t kMostThreads = 1024;
+namespace apr::cpu {
 
 const Kernels& kernels_of(apr_isa isa) {
 #if defined(__x86_64__)
@@ -25,6 +23,12 @@ const Kernels& kernels_of(apr_isa isa) {
   return portable_kernels();
 }
 
+}  // namespace apr::cpu
+
+namespace {
+
+constexpr uint32_t kMostThreads = 1024;
+
 apr_isa parse_isa(const char* value) {
   for (const apr_isa isa : {APR_ISA_PORTABLE, APR_ISA_AVX2, APR_ISA_AVX512})
     if (std::strcmp(value, isa_name(isa)) == 0) return isa;
@@ -35,6 +39,12 @@ bool parse_copied(const char* value) {
   if (std::strcmp(value, "mapped") == 0) return false;
   if (std::strcmp(value, "copied") == 0) return true;
   fail(APR_INVALID, "cpu: weights is '%s'; it can be mapped or copied", value);
+}
+
+bool parse_flag(const char* key, const char* value) {
+  if (std::strcmp(value, "0") == 0) return false;
+  if (std::strcmp(value, "1") == 0) return true;
+  fail(APR_INVALID, "cpu: %s is '%s'; it can be 0 or 1", key, value);
 }
 
 }  // namespace
@@ -48,6 +58,7 @@ apr_device::apr_device(const apr_device_options& options)
     if (!s.key || !s.value) fail(APR_INVALID, "cpu: setting %u has no key or no value", i);
     if (std::strcmp(s.key, "isa") == 0) isa = std::min(parse_isa(s.value), topology.isa);
     if (std::strcmp(s.key, "weights") == 0) copies_weights = parse_copied(s.value);
+    if (std::strcmp(s.key, "time_kernels") == 0) time_kernels = parse_flag(s.key, s.value);
   }
   kernels = &kernels_of(isa);
   if (options.threads > kMostThreads) fail(APR_INVALID, "cpu: %u threads were asked for; at most %u are possible", options.threads, kMostThreads);
@@ -67,6 +78,7 @@ void apr_device::info(apr_device_info& out) const {
                              (topology.features.empty() ? "no vector features in use" : topology.features);
   copy_text(out.detail, sizeof(out.detail), detail.c_str());
   copy_text(out.arch, sizeof(out.arch), isa_name(isa));
+  copy_text(out.software, sizeof(out.software), (threads + "; " + __VERSION__).c_str());
   const SystemMemory memory = read_memory();
   out.memory_total = memory.total;
   out.memory_free = memory.available;

@@ -10,6 +10,11 @@
 #include "thread_pool.h"
 #include "topology.h"
 
+namespace apr::cpu {
+// The backend's own kernels for an instruction set.
+const Kernels& kernels_of(apr_isa isa);
+}  // namespace apr::cpu
+
 struct apr_device {
   explicit apr_device(const apr_device_options& options);  // throws Failure
 
@@ -20,7 +25,8 @@ struct apr_device {
   apr::cpu::Topology topology;
   apr_isa isa;  // upper bound for all kernels
   const apr::cpu::Kernels* kernels;
-  bool copies_weights = false;  // weights=copied
+  bool copies_weights = false;  // weights=copied: where no rule says otherwise
+  bool time_kernels = false;    // every operation is a phase of its own, so that each is timed by itself
   std::unique_ptr<apr::cpu::ThreadPool> pool;
 
  private:

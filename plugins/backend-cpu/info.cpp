@@ -14,49 +14,67 @@ std::string origin(apr_isa isa, const char* how) {
   return std::string(isa_name(isa)) + (*how ? std::string(" (") + how + ")" : "");
 }
 
-// Weight bytes that one token of a decode step reads for an operation.
-uint64_t token_bytes(const BoundWeight& w, apr_op_kind kind) {
-  return kind == APR_OP_EMBED ? w.row_bytes : w.weight.bytes;
-}
+struct OpNames {
+  const char *op, *kernel;
+};
 
-const char* row_kernel(apr_op_kind kind, apr_rope_kind rope) {
+OpNames names_of(apr_op_kind kind, apr_rope_kind rope) {
   switch (kind) {
-    case APR_OP_EMBED: return "unpack_float";
-    case APR_OP_RMS_NORM: return "rms_norm";
-    case APR_OP_LINEAR: return "gemv + gemm";
-    case APR_OP_ROPE: return rope == APR_ROPE_ADJACENT ? "rope_adjacent" : "rope_halves";
-    case APR_OP_ATTENTION: return "attend";
-    case APR_OP_ADD: return "add";
-    case APR_OP_SWIGLU: return "swiglu";
+    case APR_OP_EMBED: return {"embed", "embed"};
+    case APR_OP_RMS_NORM: return {"rms_norm", "rms_norm"};
+    case APR_OP_LINEAR: return {"linear", ""};
+    case APR_OP_ROPE: return {"rope", rope == APR_ROPE_ADJACENT ? "rope_adjacent" : "rope_halves"};
+    case APR_OP_ATTENTION: return {"attention", "attend"};
+    case APR_OP_ADD: return {"add", "add"};
+    case APR_OP_SWIGLU: return {"swiglu", "swiglu"};
   }
-  return "";
+  return {"", ""};
 }
 
 }  // namespace
 
-void apr_session::describe() {
+void apr_session::describe(uint32_t n_batch) {
   const std::string isa = isa_name(device_.isa);
   for (uint32_t i = 0; i < program_.ops.size(); ++i) {
     const apr_op& op = program_.ops[i];
     const Phase& phase = program_.phases[static_cast<size_t>(program_.op_phase[i])];
-    Choice c{op.stage, "", "", row_kernel(op.kind, op.rope), "isa=" + isa, "the device's instruction set", 0, i};
+    const OpNames names = names_of(op.kind, op.rope);
+    Choice c{};
+    c.stage = op.stage, c.kernel = names.kernel, c.op_name = names.op, c.config = "isa=" + isa, c.reason = "the device's instruction set";
+    c.k = program_.values[static_cast<size_t>(op.in[0] >= 0 ? op.in[0] : op.out)]->width;
+    c.op = i, c.least = 1, c.most = n_batch;
+    const auto chosen = [&](const KernelChoice& choice) {
+      c.kernel = choice.name, c.reason = choice.reason, c.rule = choice.rule, c.rejected = choice.rejected;
+      c.config = std::string("isa=") + isa_name(choice.isa);
+    };
+    const auto spec = [&] {
+      c.spec = c.op_name + " m=" + std::to_string(c.least) + ".." + std::to_string(c.most) + " k=" + std::to_string(c.k) +
+               (c.format.empty() ? "" : " " + c.format + ":" + std::to_string(c.n));
+    };
     if (op.kind == APR_OP_EMBED || op.kind == APR_OP_LINEAR) {
       const BoundWeight& w = *program_.weights[static_cast<size_t>(op.weight[0])];
       c.weight = w.weight.name ? w.weight.name : "";
       c.format = w.weight.format->name;
-      c.bytes = token_bytes(w, op.kind);
+      c.n = w.weight.n, c.k = w.weight.k;
+      c.bytes = op.kind == APR_OP_EMBED ? w.row_bytes : w.weight.bytes;
       info_.token_bytes += c.bytes;
       if (op.kind == APR_OP_LINEAR) {
-        c.kernel = w.integer ? "gemv_int + gemm_int" : "gemv_float + gemm_float";
-        c.config = "gemv=" + origin(w.gemv_isa, w.gemv_origin) + " unpack=" + origin(w.unpack_isa, w.unpack_origin) +
-                   " gemm=" + isa + " gemv_tokens=" + std::to_string(APR_CPU_GEMV_MAX_M) +
-                   " panel=" + std::to_string(kPanelRows) + "x" + std::to_string(std::min<uint64_t>(w.k_step, w.weight.k));
-        c.reason = w.integer                          ? "the format has integer kernels: int8 activations"
-                   : w.weight.format->int_group != 0 ? "precise: float activations"
-                                                      : "the format is a float codec: float activations";
+        c.most = std::min<uint32_t>(n_batch, APR_CPU_GEMV_MAX_M);
+        chosen(w.gemv.choice);
+        c.config += " task_kib=" + std::to_string(w.gemv.choice.task_bytes >> 10) + (w.gemv.choice.copied ? " memory=copied" : " memory=mapped") +
+                    "; runs " + origin(w.gemv.kernel.isa, w.gemv.kernel.origin);
+        if (n_batch > APR_CPU_GEMV_MAX_M) {
+          spec();
+          choices_.push_back(c);
+          c.least = APR_CPU_GEMV_MAX_M + 1, c.most = n_batch, c.many = true;
+          chosen(w.gemm.choice);
+          c.config += " columns=" + std::to_string(w.gemm.choice.columns) + "; unpacks " +
+                      (w.gemm.integer() ? origin(w.gemm.unpack_int.isa, w.gemm.unpack_int.origin) : origin(w.gemm.unpack_float.isa, w.gemm.unpack_float.origin)) +
+                      ", panels of " + std::to_string(kPanelRows) + "x" + std::to_string(std::min<uint64_t>(w.gemm.k_step, w.weight.k));
+        }
       } else {
-        c.config = "unpack=" + origin(w.unpack_isa, w.unpack_origin);
-        c.reason = "the format's highest instruction set within isa=" + isa;
+        chosen(w.embed.choice);
+        c.config += "; runs " + origin(w.embed.unpack_float.isa, w.embed.unpack_float.origin);
       }
     }
     if (op.kind == APR_OP_ATTENTION) {
@@ -66,6 +84,7 @@ void apr_session::describe() {
       info_.kv_token_bytes += uint64_t{kv.heads} * (kv.head_dim + kv.padded) * kv.element_bytes;
     }
     if (op.kind == APR_OP_SWIGLU && phase.kind == PhaseKind::Linear) c.reason = "in the tasks of the products that it joins";
+    spec();
     choices_.push_back(std::move(c));
   }
   info_.weight_bytes = weight_bytes(program_);
@@ -91,9 +110,10 @@ void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
   double share = 1.0 / static_cast<double>(phase.ops.size());
   if (phase.kind == PhaseKind::Linear) {
     uint64_t bytes = 0;
-    for (const uint32_t op : phase.ops) bytes += choices_[op].bytes;
+    for (const LinearUnit& u : phase.units) bytes += u.part.weight->weight.bytes + (u.act ? u.up.weight->weight.bytes : 0);
     share = static_cast<double>(c.bytes) / static_cast<double>(bytes);
   }
+  const bool one_kernel = c.op_name != "linear" && phase.kind != PhaseKind::Linear;  // the same for few tokens and many
   out.stage = c.stage.c_str();
   out.weight = c.weight.c_str();
   out.format = c.format.c_str();
@@ -102,5 +122,14 @@ void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
   out.config = c.config.c_str();
   out.reason = c.reason.c_str();
   out.bytes = c.bytes;
-  out.microseconds = phase.microseconds * share;
+  out.microseconds = phase.microseconds[c.many || (one_kernel && phase.microseconds[0] == 0)] * share;
+  out.op = c.op_name.c_str();
+  out.spec = c.spec.c_str();
+  out.rule = c.rule.c_str();
+  out.rejected = c.rejected.c_str();
+  out.n = c.n;
+  out.k = c.k;
+  out.m_min = c.least;
+  out.m_max = c.most;
+  out.launch = index;
 }

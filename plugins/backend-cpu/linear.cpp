@@ -40,7 +40,7 @@ void gemv(const LinearPart& part, uint32_t m, uint64_t n0, uint64_t n1) {
   args.k = w.weight.k;
   args.w = w.data + n0 * w.row_bytes;
   args.row_bytes = w.row_bytes;
-  if (part.quantized) {
+  if (w.gemv.integer()) {
     args.x_stride = part.quantized->stride;
     args.q = part.quantized->q;
     args.scale = part.quantized->scale;
@@ -51,7 +51,7 @@ void gemv(const LinearPart& part, uint32_t m, uint64_t n0, uint64_t n1) {
   }
   args.y = part.out->data + n0;
   args.y_stride = part.out->stride;
-  w.gemv(&args);
+  w.gemv.kernel.fn(&args);
   if (part.bias)
     for (uint32_t i = 0; i < m; ++i) {
       float* y = out_row(*part.out, i);
@@ -91,7 +91,7 @@ struct Upcoming {
 Upcoming piece(const BoundWeight& w, uint64_t n0, uint64_t k0) {
   if (n0 >= w.weight.n) return {};
   const uint64_t block_columns = w.weight.format->block_elements, block_bytes = w.weight.format->block_bytes;
-  const uint64_t cols = std::min(w.k_step, w.weight.k - k0);
+  const uint64_t cols = std::min(w.gemm.k_step, w.weight.k - k0);
   return {w.data + n0 * w.row_bytes + k0 / block_columns * block_bytes, w.row_bytes, cols / block_columns * block_bytes,
           static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, w.weight.n - n0))};
 }
@@ -119,7 +119,7 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
   for (uint32_t r = 0; r < kPanelRows; ++r) {
     int8_t* q = ws.q + r * padded;
     if (r < n) {
-      w.unpack_int(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride, ws.row_offset + r * stride);
+      w.gemm.unpack_int.fn(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride, ws.row_offset + r * stride);
       next.prefetch(r);
     } else {
       std::memset(ws.row_scale + r * stride, 0, groups * sizeof(float));
@@ -138,15 +138,15 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
   return panel;
 }
 
-void gemm_int(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+void gemm_int(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
               uint32_t m1, float* c, const Upcoming& then) {
   const BoundWeight& w = *part.weight;
   const Quantized& x = *part.quantized;
   const uint64_t blocks = x.stride / kActBlock;
-  for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
-    const bool last = w.weight.k - k <= w.k_step;
-    const IntPanel panel = unpack_panel(w, *state.kernels, ws, n0, n, k, std::min(w.k_step, w.weight.k - k),
-                                        last ? then : piece(w, n0, k + w.k_step));
+  for (uint64_t k = 0; k < w.weight.k; k += w.gemm.k_step) {
+    const bool last = w.weight.k - k <= w.gemm.k_step;
+    const IntPanel panel = unpack_panel(w, *w.gemm.kernels, ws, n0, n, k, std::min(w.gemm.k_step, w.weight.k - k),
+                                        last ? then : piece(w, n0, k + w.gemm.k_step));
     const uint64_t at = k / kActBlock;
     GemmInt g{};
     g.panel = &panel;
@@ -160,23 +160,23 @@ void gemm_int(const LinearPart& part, const StepState& state, LinearWorkspace& w
     g.bias32 = x.bias32 + m0 * blocks + at;
     g.c = c;
     g.accumulate = k > 0;
-    state.kernels->gemm_int(g);
+    w.gemm.kernels->gemm_int(g);
   }
 }
 
-void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+void gemm_float(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
                 uint32_t m1, float* c, const Upcoming& then) {
   const BoundWeight& w = *part.weight;
-  for (uint64_t k = 0; k < w.weight.k; k += w.k_step) {
-    const bool last = w.weight.k - k <= w.k_step;
-    const Upcoming next = last ? then : piece(w, n0, k + w.k_step);
-    const uint64_t cols = std::min(w.k_step, w.weight.k - k), padded = round_up(cols, 16);
+  for (uint64_t k = 0; k < w.weight.k; k += w.gemm.k_step) {
+    const bool last = w.weight.k - k <= w.gemm.k_step;
+    const Upcoming next = last ? then : piece(w, n0, k + w.gemm.k_step);
+    const uint64_t cols = std::min(w.gemm.k_step, w.weight.k - k), padded = round_up(cols, 16);
     for (uint32_t half = 0; half < n; half += kPanelRows / 2) {
       const uint32_t count = std::min(n - half, kPanelRows / 2);
       for (uint32_t r = 0; r < kPanelRows / 2; ++r) {
         float* row = ws.w + r * padded;
         if (r < count) {
-          w.unpack_float(w.data + (n0 + half + r) * w.row_bytes, k, cols, row);
+          w.gemm.unpack_float.fn(w.data + (n0 + half + r) * w.row_bytes, k, cols, row);
           next.prefetch(half + r);
         }
         const uint64_t filled = r < count ? cols : 0;
@@ -192,18 +192,18 @@ void gemm_float(const LinearPart& part, const StepState& state, LinearWorkspace&
       g.x_stride = part.in->stride;
       g.c = c + half;
       g.accumulate = k > 0;
-      state.kernels->gemm_float(g);
+      w.gemm.kernels->gemm_float(g);
     }
   }
 }
 
 // One product's tile, without its bias.
-void gemm(const LinearPart& part, const StepState& state, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
+void gemm(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
           uint32_t m1, float* c, const Upcoming& then) {
-  if (part.quantized)
-    gemm_int(part, state, ws, n0, n, m0, m1, c, then);
+  if (part.weight->gemm.integer())
+    gemm_int(part, ws, n0, n, m0, m1, c, then);
   else
-    gemm_float(part, state, ws, n0, n, m0, m1, c, then);
+    gemm_float(part, ws, n0, n, m0, m1, c, then);
 }
 
 void store_rows(const LinearPart& part, const StepState& state, uint64_t n0, uint32_t n, uint32_t m0, uint32_t m1,
@@ -240,9 +240,9 @@ void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, u
   const uint64_t n0 = (task - u.gemm_begin) * kPanelRows;
   const auto n = static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, u.part.weight->weight.n - n0));
   const Upcoming next_panel = piece(*u.part.weight, n0 + kPanelRows, 0);
-  gemm(u.part, state, ws, n0, n, m0, m1, ws.c[0], u.act ? piece(*u.up.weight, n0, 0) : next_panel);
+  gemm(u.part, ws, n0, n, m0, m1, ws.c[0], u.act ? piece(*u.up.weight, n0, 0) : next_panel);
   if (!u.act) return store_rows(u.part, state, n0, n, m0, m1, ws.c[0]);
-  gemm(u.up, state, ws, n0, n, m0, m1, ws.c[1], next_panel);
+  gemm(u.up, ws, n0, n, m0, m1, ws.c[1], next_panel);
   // The SWIGLU takes both tiles from the cache; nobody else reads them but a tap.
   if (state.tapped || read_later(*u.part.out)) store_rows(u.part, state, n0, n, m0, m1, ws.c[0]);
   if (state.tapped || read_later(*u.up.out)) store_rows(u.up, state, n0, n, m0, m1, ws.c[1]);

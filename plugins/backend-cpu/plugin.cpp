@@ -82,8 +82,13 @@ apr_status kernel(apr_session* session, uint32_t index, apr_kernel_info* info, a
   });
 }
 
+apr_status templates(const apr_setting*, uint32_t, apr_kernel_template_fn fn, void* user, apr_error* error) {
+  return guard(error, [&] { list_templates(fn, user); });
+}
+
 const apr_backend kBackend = {sizeof(apr_backend), "cpu", "this machine's processor, all formats", devices, open, close,
-                              device_info, measure_bandwidth, load, unload, step, tap, session_info, kernel};
+                              device_info, measure_bandwidth, load, unload, step, tap, session_info, kernel,
+                              templates,   nullptr,           nullptr};
 const apr_backend* const kBackends[] = {&kBackend};
 
 }  // namespace

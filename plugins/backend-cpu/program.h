@@ -152,13 +152,13 @@ struct Phase {
   std::vector<uint32_t> ops;      // of the plan, for taps and timing
   uint64_t row_cost = 0;          // floats that a row's chain writes
   uint64_t gemv_tasks = 0, gemm_tasks = 0;
-  double microseconds = 0;        // of the last step that ran it
+  double microseconds[2] = {};    // of the last step that ran it: with few tokens (GEMV), with many
 };
 
 struct ProgramOptions {
-  apr_isa isa;
-  const Kernels* kernels;
+  const Chooser* chooser;
   bool precise;
+  bool apart;  // every product is a phase of its own
   uint32_t n_ctx, n_sequences, n_batch;
 };
 
@@ -183,7 +183,7 @@ struct Program {
   uint32_t query_rows = 0;        // most query rows of an attention task
   uint32_t padded = 0;            // widest padded head
   Memory activations, kv, ropes_memory;
-  Memory copied_weights;          // empty when they are used where the caller has them
+  Memory copied_weights;          // those that are not used where the caller has them
 };
 
 // Checks the plan and lays it out; allocates all memory that steps use. Throws Failure.

@@ -8,7 +8,7 @@ namespace apr::cpu::row_ops {
 void embed(const RowOp& op, const StepState& state, uint32_t row) {
   const BoundWeight& w = *op.weight;
   const auto token = static_cast<uint64_t>(state.tokens[state.token_row(op.head, row)]);
-  w.unpack_float(w.data + token * w.row_bytes, 0, w.weight.k, out_row(*op.out, row));
+  w.embed.unpack_float.fn(w.data + token * w.row_bytes, 0, w.weight.k, out_row(*op.out, row));
 }
 
 void rms_norm(const RowOp& op, const StepState& state, uint32_t row) {

@@ -27,8 +27,9 @@ const apr_load_options& checked(const apr_load_options& o) {
 
 apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_load_options& options)
     : device_(device),
-      program_(build_program(plan, {device.isa, device.kernels, checked(options).precise != 0, options.n_ctx,
-                                    options.n_sequences, options.n_batch})),
+      chooser_(checked(options), device.isa, device.copies_weights),
+      program_(build_program(plan, {&chooser_, options.precise != 0, device.time_kernels, options.n_ctx, options.n_sequences,
+                                    options.n_batch})),
       batches_(options.n_ctx, options.n_sequences, options.n_batch, program_.n_tokens_known),
       partials_(program_, options.n_ctx, options.n_batch),
       ranges_(device.pool->threads()) {
@@ -45,7 +46,9 @@ apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_loa
   place_weights(device, program_, options.progress, options.progress_user);
   info_.upload_seconds = (now_microseconds() - touching) * 1e-6;
 
-  describe();
+  describe(options.n_batch);
+  if (chooser_.passed_over() > 0)
+    device.log(1, "%u rules are not used: their kernels round activations, and the session is precise", chooser_.passed_over());
   info_.load_seconds = (now_microseconds() - begin) * 1e-6;
   choices_at_load_ = program_.choices;
 }
@@ -113,7 +116,8 @@ void apr_session::run_section(const Section& section, uint32_t index, uint32_t t
 
 void apr_session::finish_phase(uint32_t phase) {
   const double now = now_microseconds();
-  program_.phases[phase].microseconds = now - mark_;
+  Phase& p = program_.phases[phase];
+  p.microseconds[rows_of(p) > APR_CPU_GEMV_MAX_M] = now - mark_;
   mark_ = now;
 }
 

@@ -32,7 +32,7 @@ struct apr_session {
     uint32_t splits;       // GEMM: parts into which the rows of a panel's task are cut
   };
 
-  void describe();
+  void describe(uint32_t n_batch);
   void run_phases(uint32_t begin, uint32_t end);
   void run_section(const Section& section, uint32_t index, uint32_t thread);
   void run_tasks(const apr::cpu::Phase& phase, const Section& section, uint32_t thread, uint64_t begin, uint64_t end);
@@ -44,6 +44,7 @@ struct apr_session {
   void finish_phase(uint32_t phase);
 
   apr_device& device_;
+  apr::cpu::Chooser chooser_;  // reads the caller's rules: asked during load only
   apr::cpu::Program program_;
   apr::cpu::Batches batches_;
   apr::cpu::AttentionPartials partials_;
@@ -56,9 +57,10 @@ struct apr_session {
 
   // What was chosen for each operation, as text.
   struct Choice {
-    std::string stage, weight, format, kernel, config, reason;
-    uint64_t bytes;
-    uint32_t op;
+    std::string stage, weight, format, kernel, config, reason, rule, rejected, op_name, spec;
+    uint64_t bytes, n, k;
+    uint32_t op, least, most;  // of the plan; tokens that it serves
+    bool many;                 // more tokens than a GEMV takes
   };
   std::vector<Choice> choices_;
   apr_session_info info_{};

@@ -58,38 +58,37 @@ uint64_t weight_bytes(const Program& program) {
 }
 
 void place_weights(apr_device& device, Program& program, apr_progress_fn progress, void* user) {
+  const auto copied = [](const BoundWeight& w) { return (w.gemv.kernel.fn ? w.gemv.choice : w.embed.choice).copied; };
   const uint64_t total = weight_bytes(program), available = read_memory().available;
-  const bool copy = device.copies_weights;
-  if (total > available) {
-    if (copy)
-      fail(APR_NO_MEMORY, "cpu: weights=copied needs %.1f GiB, but %.1f GiB are free; use weights=mapped",
-           static_cast<double>(total) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
-    device.log(2, "the weights take %.1f GiB, more than the %.1f GiB that are free: they are not read ahead",
-               static_cast<double>(total) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
-    return;
-  }
   Layout layout;
   std::vector<uint64_t> at;
-  for (const auto& w : program.weights) at.push_back(w ? layout.add(w->weight.bytes) : 0);
-  if (copy) program.copied_weights = Memory(layout.bytes(), "a copy of the weights");
+  for (const auto& w : program.weights) at.push_back(w && copied(*w) ? layout.add(w->weight.bytes) : 0);
+  if (total > available) {
+    if (layout.bytes() > available)
+      fail(APR_NO_MEMORY, "cpu: copies of weights (weights=copied, or rules with memory = \"copied\") need %.1f GiB, but %.1f GiB are free; use them mapped",
+           static_cast<double>(layout.bytes()) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
+    device.log(2, "the weights take %.1f GiB, more than the %.1f GiB that are free: they are not read ahead",
+               static_cast<double>(total) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
+    if (layout.bytes() == 0) return;
+  }
+  if (layout.bytes() > 0) program.copied_weights = Memory(layout.bytes(), "a copy of the weights");
 
   std::vector<Piece> pieces;
   for (size_t i = 0; i < program.weights.size(); ++i) {
     BoundWeight* w = program.weights[i].get();
-    if (!w) continue;
+    if (!w || (total > available && !copied(*w))) continue;
     for (uint64_t p = 0; p < w->weight.bytes; p += kPiece)
-      pieces.push_back({w->data + p, copy ? program.copied_weights.as<uint8_t>(at[i] + p) : nullptr,
-                        std::min(kPiece, w->weight.bytes - p)});
+      pieces.push_back({w->data + p, copied(*w) ? program.copied_weights.as<uint8_t>(at[i] + p) : nullptr, std::min(kPiece, w->weight.bytes - p)});
   }
-  if (copy) {
-    for_pieces(*device.pool, pieces, "copying weights", total, progress, user,
-               [](const Piece& piece) { std::memcpy(piece.to, piece.from, piece.bytes); });
-    for (size_t i = 0; i < program.weights.size(); ++i)
-      if (BoundWeight* w = program.weights[i].get()) w->data = program.copied_weights.as<uint8_t>(at[i]);
-  } else {
-    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    for_pieces(*device.pool, pieces, "reading weights", total, progress, user, [page](const Piece& piece) { touch(piece, page); });
-  }
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for_pieces(*device.pool, pieces, layout.bytes() > 0 ? "copying weights" : "reading weights", total, progress, user, [page](const Piece& piece) {
+    if (piece.to)
+      std::memcpy(piece.to, piece.from, piece.bytes);
+    else
+      touch(piece, page);
+  });
+  for (size_t i = 0; i < program.weights.size(); ++i)
+    if (BoundWeight* w = program.weights[i].get(); w && copied(*w)) w->data = program.copied_weights.as<uint8_t>(at[i]);
 }
 
 }  // namespace apr::cpu

@@ -9,13 +9,13 @@
 
 namespace apr::cuda {
 
-namespace {
-
 const apr_layout* find_layout(const apr_codec& codec, const std::string& name) {
   for (uint32_t i = 0; i < codec.n_layouts; ++i)
     if (name == codec.layouts[i]->name) return codec.layouts[i];
   return nullptr;
 }
+
+namespace {
 
 int64_t constant(const KernelSpec& spec, const char* name) {
   for (const Constant& c : spec.constants)
@@ -74,11 +74,40 @@ std::string refusal(const Template& t, const KernelSpec& spec, const Target& tar
 
 }  // namespace
 
-std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target, std::string* why) {
+namespace {
+
+int64_t param_value(const TemplateParam& param, const TemplatePreset* preset, const apr_kernel_rule* rule) {
+  int64_t value = param.preset;
+  if (preset != nullptr)
+    for (const auto& [name, measured] : preset->params)
+      if (name == param.name) value = measured;
+  if (rule != nullptr)
+    for (uint32_t i = 0; i < rule->n_values; ++i)
+      if (param.name == rule->values[i].name) value = rule->values[i].value;
+  return value;
+}
+
+// "m = [1, 1], gemv_int" is in the rule's file; here is why the kernel is what it is.
+std::string reason_of(const BoundRule* bound, bool only, const TemplatePreset* preset) {
+  std::string reason;
+  if (bound != nullptr) {
+    const apr_kernel_rule& rule = *bound->rule;
+    reason = fmt::format("rule {}{}", rule.origin, rule.why == nullptr || rule.why[0] == '\0' ? "" : fmt::format(": {}", rule.why));
+    if (bound->kernel == nullptr) reason += "; it leaves the template open: ";
+  }
+  if (bound == nullptr || bound->kernel == nullptr) reason += only ? "the only template that serves it" : "newest architecture, then narrowest range of tokens";
+  if (preset != nullptr) reason += "; parameters: " + preset->why;
+  return reason;
+}
+
+}  // namespace
+
+std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target, std::string* why, const BoundRule* rule) {
   struct Candidate {
     const Template* kernel;
     std::vector<const apr_layout*> layouts;
   };
+  const Template* const named = rule == nullptr ? nullptr : rule->kernel;
   std::vector<Candidate> able;
   std::string refused;
   for (const Template& t : registry.templates) {
@@ -90,33 +119,38 @@ std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& s
     else
       refused += fmt::format("\n  {}: {}", t.name, reason);
   }
-  if (able.empty()) {
-    if (why != nullptr) *why = refused.empty() ? fmt::format("\n  no template has op {}", to_string(spec.op)) : refused;
-    return std::nullopt;
-  }
   const auto width = [](const Template& t) { return t.m_max == 0 ? UINT32_MAX : t.m_max - t.m_min; };
   std::sort(able.begin(), able.end(), [&](const Candidate& a, const Candidate& b) {
+    // The one that a rule names, if it is among them.
+    if ((a.kernel == named) != (b.kernel == named)) return a.kernel == named;
     // A literal template is the form that needs no NVRTC: it serves where no other can.
     if (a.kernel->literal != b.kernel->literal) return b.kernel->literal;
     if (a.kernel->arch != b.kernel->arch) return a.kernel->arch > b.kernel->arch;
     if (width(*a.kernel) != width(*b.kernel)) return width(*a.kernel) < width(*b.kernel);
     return a.kernel->name < b.kernel->name;
   });
+  if (able.empty() || (named != nullptr && able[0].kernel != named)) {
+    for (const Candidate& candidate : able) refused += fmt::format("\n  {}: can serve it", candidate.kernel->name);
+    if (why != nullptr) *why = refused.empty() ? fmt::format("\n  no template has op {}", to_string(spec.op)) : refused;
+    return std::nullopt;
+  }
   KernelConfig config;
   config.kernel = able[0].kernel;
   config.layouts = able[0].layouts;
-  const auto preset = std::find_if(config.kernel->presets.begin(), config.kernel->presets.end(),
-                                   [&](const TemplatePreset& p) { return holds(p, spec, target); });
-  for (const TemplateParam& param : config.kernel->params) {
-    int64_t value = param.preset;
-    if (preset != config.kernel->presets.end())
-      for (const auto& [name, measured] : preset->params)
-        if (name == param.name) value = measured;
-    config.params.push_back({param.name, value, Constant::Type::Int});
+  const auto found = std::find_if(config.kernel->presets.begin(), config.kernel->presets.end(),
+                                  [&](const TemplatePreset& p) { return holds(p, spec, target); });
+  const TemplatePreset* preset = found == config.kernel->presets.end() ? nullptr : &*found;
+  for (const TemplateParam& param : config.kernel->params)
+    config.params.push_back({param.name, param_value(param, preset, rule == nullptr ? nullptr : rule->rule), Constant::Type::Int});
+  config.reason = reason_of(rule, able.size() == 1, preset);
+  for (size_t i = 1; i < able.size(); ++i)
+    config.rejected += fmt::format("{}: able, {}\n", able[i].kernel->name, named != nullptr ? "but the rule names another" : "but comes after");
+  for (size_t at = 0; at + 3 <= refused.size();) {  // "\n  name: reason" as "name: reason\n"
+    const size_t end = std::min(refused.find('\n', at + 1), refused.size());
+    config.rejected += refused.substr(at + 3, end - at - 3) + "\n";
+    at = end;
   }
-  config.reason = able.size() == 1 ? "the only template that serves it" : "newest architecture, then narrowest range of tokens; also able:";
-  for (size_t i = 1; i < able.size(); ++i) config.reason += " " + able[i].kernel->name;
-  if (preset != config.kernel->presets.end()) config.reason += "; parameters: " + preset->why;
+  if (!config.rejected.empty()) config.rejected.pop_back();
   return config;
 }
 

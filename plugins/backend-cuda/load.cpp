@@ -20,13 +20,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Exact batch sizes with programs of their own: below tensor-core sizes a GEMV reads each weight once for all its rows.
-constexpr uint32_t kExactRows[] = {1, 2, 4, 8};
-// Rows of logits that are computed at once: [rows][vocabulary] floats are 40 MB for 150,000 tokens.
-constexpr uint32_t kHeadRows = 64;
-// GEMV kernels compute all their rows, in use or not.
-constexpr uint32_t kLeastRows = 8;
-
 uint64_t round_up(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 }  // namespace
@@ -36,8 +29,7 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
       precise_(options.precise != 0), stored_(options.n_sequences, 0) {
   const auto start = Clock::now();
   info_.struct_size = sizeof info_;
-  make_programs();
-  choose_all();
+  take(options);
   build_and_upload(options);
   allocate();
   measure_weight_ranges();
@@ -58,130 +50,25 @@ Session::~Session() {
     if (graph != nullptr) gpu_.driver().cuGraphExecDestroy(graph);
 }
 
-void Session::make_programs() {
-  crossing_ = crossing_values(plan_);
-  layouts_.assign(plan_.n_weights, nullptr);
-  if (device_.generic()) {
-    for (const bool head : {false, true})
-      for (const uint32_t m : {1u, 0u}) {
-        Bound bound;
-        bound.program = lower_generic(plan_, m, head);
-        bound.rows = std::max(kLeastRows, m == 1 ? 1 : head ? std::min(n_batch_, kHeadRows) : n_batch_);
-        bound.state_layout = {bound.rows};
-        (head ? heads_ : bodies_).push_back(std::move(bound));
-      }
-    return;
-  }
-  const LowerOptions options = {!device_.settings.no_fusion, precise_};
-  const auto add = [&](std::vector<Bound>& list, uint32_t m, bool head, uint32_t rows) {
-    Bound bound;
-    bound.program = lower(plan_, m, head, options);
-    bound.rows = std::max(rows, kLeastRows);
-    bound.state_layout = {bound.rows};
-    list.push_back(std::move(bound));
-  };
-  for (const bool head : {false, true}) {
-    std::vector<Bound>& list = head ? heads_ : bodies_;
-    for (const uint32_t m : kExactRows)
-      if (m <= n_batch_) add(list, m, head, m);
-    if (n_batch_ > kExactRows[std::size(kExactRows) - 1]) add(list, 0, head, head ? std::min(n_batch_, kHeadRows) : n_batch_);
-  }
-  // A batch of 3 with n_batch = 3 needs a program for 4.
-  for (const bool head : {false, true}) {
-    std::vector<Bound>& list = head ? heads_ : bodies_;
-    if (const uint32_t most = list.back().program.m; most != 0 && most < n_batch_) add(list, 2 * most, head, 2 * most);
-  }
-}
-
-std::unique_ptr<Session::Choice> Session::choose_step(Step& step, bool fix_layouts) {
-  for (size_t s = 0; s < step.weights.size(); ++s) step.spec.segments[s].layout = layouts_[static_cast<size_t>(step.weights[s])];
-  ++dispatches_;
-  std::string why;
-  const std::optional<KernelConfig> config = choose(device_.registry, step.spec, device_.target, &why);
-  if (!config)
-    throw failure(APR_UNSUPPORTED, "stage {}: no kernel template for {} on {}:{}", step.stage, describe(step.spec), device_.target.arch, why);
-  if (fix_layouts)
-    for (size_t s = 0; s < step.weights.size(); ++s) {
-      layouts_[static_cast<size_t>(step.weights[s])] = config->layouts[s];
-      step.spec.segments[s].layout = config->layouts[s];
+void Session::take(const apr_load_options& options) {
+  DecideOptions how{device_.generic(), !device_.settings.no_fusion, precise_, n_batch_, device_.compiler(), device_.log};
+  Decision d = decide(plan_, options, device_.registry, device_.target, how);
+  for (const bool head : {false, true})
+    for (PlannedProgram& planned : head ? d.heads : d.bodies) {
+      Bound bound;
+      bound.program = std::move(planned.program);
+      bound.rows = planned.rows;
+      bound.state_layout = {bound.rows};
+      (head ? heads_ : bodies_).push_back(std::move(bound));
     }
-  auto choice = std::make_unique<Choice>();
-  choice->name = config->kernel->name;
-  choice->params = describe(config->params);
-  choice->reason = config->reason;
-  choice->source = specialise(device_.registry, step.spec, *config, device_.target);
-  return choice;
-}
-
-std::unique_ptr<Session::Choice> Session::generic_step(const Step& step) {
-  ++dispatches_;
-  for (size_t s = 0; s < step.weights.size(); ++s) layouts_[static_cast<size_t>(step.weights[s])] = step.spec.segments[s].layout;
-  auto choice = std::make_unique<Choice>();
-  choice->name = "generic." + std::string(to_string(step.spec.op));
-  choice->reason = "there is no NVRTC: built with the program, for shapes known at run time";
-  // A module holds one shape.
-  const GenericShape shape = generic_shape(step.spec);
-  choice->key = generic_name(step.spec) + std::string(reinterpret_cast<const char*>(&shape), sizeof shape);
-  return choice;
-}
-
-void Session::choose_all() {
-  choices_.resize(bodies_.size() + heads_.size());
-  const auto each = [&](const auto& visit) {
-    for (size_t p = 0; p < choices_.size(); ++p) {
-      Program& program = p < bodies_.size() ? bodies_[p].program : heads_[p - bodies_.size()].program;
-      choices_[p].resize(program.steps.size());
-      for (size_t i = 0; i < program.steps.size(); ++i) visit(program, program.steps[i], choices_[p][i]);
-    }
-  };
-  if (device_.generic()) {
-    each([&](const Program&, Step& step, std::unique_ptr<Choice>& choice) { choice = generic_step(step); });
-    for (const int32_t value : crossing_) {
-      Step gather;
-      gather.spec = {Op::Gather, View::None, 0, plan_.values[value]->width, {}, {}};
-      gathers_.push_back(generic_step(gather));
-    }
-    return;
-  }
-  // A weight has one layout. Decode is bound by reading weights, so its GEMV picks; everyone else takes what is there.
-  each([&](const Program& program, Step& step, std::unique_ptr<Choice>& choice) {
-    if (program.m == 1 && step.spec.op == Op::Linear) choice = choose_step(step, true);
-  });
-  each([&](const Program&, Step& step, std::unique_ptr<Choice>& choice) {
-    if (choice == nullptr) choice = choose_step(step, true);
-  });
-  for (const int32_t value : crossing_) {
-    Step gather;
-    gather.spec = {Op::Gather, View::None, 0, plan_.values[value]->width, {}, {}};
-    gather.stage = "gather";
-    gathers_.push_back(choose_step(gather, false));
-  }
-  choose_ranges();
-}
-
-// f16 tensor-core kernels scale a weight by a power of two so that it fits.
-void Session::choose_ranges() {
-  ranges_.resize(plan_.n_weights);
-  for (const Bound& body : bodies_) choose_ranges_of(body.program);
-  for (const Bound& head : heads_) choose_ranges_of(head.program);
-}
-
-void Session::choose_ranges_of(const Program& program) {
-  for (const Step& step : program.steps) {
-    if (step.spec.op != Op::Linear || program.m != 0) continue;
-    const Form form = program.buffers[static_cast<size_t>(step.input[0])].form;
-    if (form != Form::F16 && form != Form::F16x2) continue;
-    for (size_t s = 0; s < step.weights.size(); ++s) {
-      const size_t w = static_cast<size_t>(step.weights[s]);
-      if (ranges_[w] != nullptr) continue;
-      Step range;
-      range.spec = {Op::WeightRange, View::Float, 0, step.spec.k, {step.spec.segments[s]}, {}};
-      range.spec.segments[0].bias = false;
-      range.stage = plan_.weights[w]->name;
-      range.weights = {static_cast<int32_t>(w)};
-      ranges_[w] = choose_step(range, false);
-    }
-  }
+  crossing_ = std::move(d.crossing);
+  choices_ = std::move(d.choices);
+  gathers_ = std::move(d.gathers);
+  ranges_ = std::move(d.ranges);
+  layouts_ = std::move(d.layouts);
+  explained_ = std::move(d.explained);
+  info_.token_bytes = d.token_bytes;
+  dispatches_ += d.dispatches;
 }
 
 // PTX that the driver compiles (and keeps in its own cache): one module for each kernel and shape.
@@ -222,10 +109,8 @@ void Session::build_and_upload(const apr_load_options& options) {
     if (choice != nullptr) all.push_back(choice.get());
   std::vector<Specialised> sources;
   std::map<std::string, size_t> by_key;
-  const std::string compiler = device_.nvrtc == nullptr ? "none" : compiler_version(*device_.nvrtc);
   std::vector<std::string> summaries;
   for (Choice* choice : all) {
-    choice->key = cache_key(choice->source, compiler);
     const auto [at, fresh] = by_key.emplace(choice->key, sources.size());
     if (fresh) sources.push_back(choice->source), summaries.push_back(choice->source.summary);
     choice->kernel = at->second;
@@ -389,7 +274,7 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
       const Buffer& buffer = program.buffers[static_cast<size_t>(out)];
       if (buffer.value >= 0) launch.taps.push_back({stage_of.at(buffer.value), bound.buffers[static_cast<size_t>(out)].base, buffer.width});
     }
-    if (program.m <= 1) explain(bound, i, choice, launch);
+    launch.explained = choice.explained;
     bound.launches.push_back(std::move(launch));
   }
 }
@@ -410,32 +295,6 @@ void Session::bind_gathers() {
         const BindContext context = {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + head.state, head.state_layout};
         gather_launches_.push_back({&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
       }
-}
-
-void Session::explain(Bound& bound, size_t index, const Choice& choice, Launch& launch) {
-  const Step& step = bound.program.steps[index];
-  const std::string m = bound.program.m == 0 ? "m=any" : fmt::format("m={}", bound.program.m);
-  Explained entry{step.stage, "", "", "", choice.name,
-                  fmt::format("{}{}{} key={}", m, choice.params.empty() ? "" : " ", choice.params, choice.source.source.empty() ? "prebuilt" : choice.key.substr(0, 12)),
-                  choice.reason};
-  if (step.weights.empty()) {
-    launch.explained.push_back(explained_.size());
-    explained_.push_back(std::move(entry));
-    return;
-  }
-  for (size_t s = 0; s < step.weights.size(); ++s) {
-    const apr_weight& weight = *plan_.weights[step.weights[s]];
-    entry.weight = weight.name;
-    entry.format = weight.format->name;
-    entry.layout = layouts_[static_cast<size_t>(step.weights[s])]->name;
-    entry.bytes = step.spec.op == Op::Embed ? weight.bytes / weight.n : weight.bytes;
-    // Of a fused kernel the first entry carries the stage of the group, the others that of their own operation.
-    for (const uint32_t i : step.ops)
-      if (plan_.ops[i]->weight[0] == step.weights[s]) entry.stage = plan_.ops[i]->stage;
-    if (bound.program.m == 1) info_.token_bytes += entry.bytes;
-    launch.explained.push_back(explained_.size());
-    explained_.push_back(entry);
-  }
 }
 
 void Session::warm_up() {

@@ -41,7 +41,7 @@ Input input_of(Form form) {
 class Lowering {
  public:
   Lowering(const apr_plan& plan, uint32_t m, bool head, const LowerOptions& options)
-      : plan_(plan), options_(options), flow_(analyse(plan)), patterns_(find_patterns(flow_, options)), done_(plan.n_ops, false),
+      : plan_(plan), options_(options), flow_(analyse(plan)), patterns_(find_patterns(flow_, m, options)), done_(plan.n_ops, false),
         buffer_of_(plan.n_values, -1) {
     program_.m = m;
     program_.head = head;
@@ -95,14 +95,14 @@ class Lowering {
     // A SwiGLU of float matrices is the float GEMV's, which writes floats; one that is a kernel of its own does, too.
     if (kind == APR_OP_SWIGLU) {
       const int32_t gate = flow_.producer[static_cast<size_t>(flow_.op(made_by).in[0])];
-      if (!patterns_.absorbed[static_cast<size_t>(made_by)] || linear_view(codec(flow_.op(gate)), program_.m, options_) != View::Int) return false;
+      if (!patterns_.absorbed[static_cast<size_t>(made_by)] || view(flow_.op(gate)) != View::Int) return false;
     } else if (kind != APR_OP_ATTENTION || flow_.op(made_by).head_dim % kActBlock != 0) {
       return false;
     }
     const std::vector<uint32_t>& readers = flow_.readers[static_cast<size_t>(value)];
     return !readers.empty() && std::all_of(readers.begin(), readers.end(), [&](uint32_t r) {
       return plan_.ops[r]->kind == APR_OP_LINEAR && flow_.is_head(static_cast<int32_t>(r)) == program_.head &&
-             linear_view(codec(*plan_.ops[r]), program_.m, options_) == View::Int;
+             view(*plan_.ops[r]) == View::Int;
     });
   }
 
@@ -177,6 +177,7 @@ class Lowering {
   // ---- linears -----------------------------------------------------------------------------------------------------------
 
   const apr_codec& codec(const apr_op& op) const { return *plan_.weights[op.weight[0]]->format->codec; }
+  View view(const apr_op& op) const { return linear_view(*plan_.weights[op.weight[0]], program_.m, options_); }
 
   // The linears that go into one kernel with the first: same input, same view.
   std::vector<uint32_t> segment_ops(uint32_t first) const {
@@ -188,7 +189,7 @@ class Lowering {
       if (other.kind != APR_OP_LINEAR || done_[i] || other.in[0] != op.in[0] || patterns_.residual_add[i] >= 0 ||
           patterns_.swiglu[i] != patterns_.swiglu[first] || flow_.is_head(static_cast<int32_t>(i)) != program_.head)
         continue;
-      if (linear_view(codec(other), program_.m, options_) == linear_view(codec(op), program_.m, options_) &&
+      if (view(other) == view(op) &&
           (program_.m != 0 || gemm_input(codec(other), options_) == gemm_input(codec(op), options_)))
         group.push_back(i);
     }
@@ -198,7 +199,7 @@ class Lowering {
   void linear(uint32_t first) {
     const std::vector<uint32_t> group = segment_ops(first);
     const apr_op& op = *plan_.ops[first];
-    KernelSpec spec = {Op::Linear, linear_view(codec(op), program_.m, options_), program_.m, width(op.in[0]), {}, {}};
+    KernelSpec spec = {Op::Linear, view(op), program_.m, width(op.in[0]), {}, {}};
     Epilogue epilogue = kEpilogueNone;
     int32_t residual = -1;
     std::vector<int32_t> results;

@@ -43,8 +43,9 @@ struct Patterns {
   std::vector<bool> absorbed;          // computed by the kernel of another op
 };
 
-Patterns find_patterns(const Dataflow& flow, const LowerOptions& options);
+Patterns find_patterns(const Dataflow& flow, uint32_t m, const LowerOptions& options);
 
-View linear_view(const apr_codec& codec, uint32_t m, const LowerOptions& options);
+// Which view of a weight a linear's kernel eats, m rows at a time.
+View linear_view(const apr_weight& weight, uint32_t m, const LowerOptions& options);
 
 }  // namespace apr::cuda

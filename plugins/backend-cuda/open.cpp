@@ -21,16 +21,24 @@ void check_args_header(const Registry& registry) {
 
 }  // namespace
 
-Device::Device(uint32_t index, Settings given, LogFn logger)
-    : gpu(index), settings(std::move(given)), log(std::move(logger)), registry(read_registry(find_template_folder(settings.data_dir))),
-      threads(settings.threads) {
+Workshop::Workshop(Settings given, LogFn logger)
+    : settings(std::move(given)), log(std::move(logger)), registry(read_registry(find_template_folder(settings.data_dir))) {
   check_args_header(registry);
-  const NvrtcSearch& search = cuda::nvrtc(gpu.driver().version);
+}
+
+std::string Workshop::compiler() const { return nvrtc == nullptr ? "none" : compiler_version(*nvrtc); }
+
+void Workshop::find_compiler(int driver_version) {
+  const NvrtcSearch& search = cuda::nvrtc(driver_version);
   nvrtc = search.library;
   nvrtc_reason = search.reason;
+}
+
+Device::Device(uint32_t index, Settings given, LogFn logger)
+    : Workshop(std::move(given), std::move(logger)), gpu(index), threads(settings.threads) {
+  find_compiler(gpu.driver().version);
   target = make_target(gpu.capability(), gpu.multiprocessors(), gpu.max_shared(), nvrtc == nullptr ? std::vector<int>{} : nvrtc->architectures);
-  const std::string compiler = nvrtc == nullptr ? "none" : compiler_version(*nvrtc);
-  cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes, compiler, [this](const std::string& message) {
+  cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes, compiler(), [this](const std::string& message) {
                                                                if (log) log(2, message);
                                                              }});
 }
@@ -40,7 +48,7 @@ std::vector<KernelImage> Device::build(const std::vector<Specialised>& sources, 
   const bool needs_compiler = std::any_of(sources.begin(), sources.end(), [](const Specialised& s) { return !s.literal; });
   if (nvrtc == nullptr && needs_compiler) throw failure(APR_UNSUPPORTED, "kernels cannot be compiled: {}", nvrtc_reason);
   const CompileFn compile = nvrtc == nullptr ? CompileFn() : nvrtc_compiler(*nvrtc);
-  return build_kernels(sources, *cache, compile, nvrtc == nullptr ? "none" : compiler_version(*nvrtc), threads.threads(), progress, report);
+  return build_kernels(sources, *cache, compile, compiler(), threads.threads(), progress, report);
 }
 
 double Device::measure_bandwidth() {

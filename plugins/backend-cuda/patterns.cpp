@@ -144,12 +144,14 @@ Dataflow analyse(const apr_plan& plan) {
   return flow;
 }
 
-View linear_view(const apr_codec& codec, uint32_t m, const LowerOptions& options) {
+View linear_view(const apr_weight& weight, uint32_t m, const LowerOptions& options) {
+  if (options.rules != nullptr)
+    if (const std::optional<View> view = options.rules->view(weight, options.served)) return *view;
   // Tensor cores eat 16-bit floats, so a GEMM decodes every codec to floats.
-  return codec.kind == APR_CODEC_INTEGER && m != 0 && !options.precise ? View::Int : View::Float;
+  return weight.format->codec->kind == APR_CODEC_INTEGER && m != 0 && !options.precise ? View::Int : View::Float;
 }
 
-Patterns find_patterns(const Dataflow& flow, const LowerOptions& options) {
+Patterns find_patterns(const Dataflow& flow, uint32_t m, const LowerOptions& options) {
   const apr_plan& plan = *flow.plan;
   Patterns p{std::vector<int32_t>(plan.n_ops, -1), std::vector<int32_t>(plan.n_ops, -1), std::vector<bool>(plan.n_ops, false),
              std::vector<AttentionPattern>(plan.n_ops), std::vector<bool>(plan.n_ops, false)};
@@ -177,8 +179,8 @@ Patterns find_patterns(const Dataflow& flow, const LowerOptions& options) {
       case APR_OP_SWIGLU: {
         const int32_t gate = linear_making(op.in[0], i), up = linear_making(op.in[1], i);
         if (gate < 0 || up < 0 || gate == up || flow.op(gate).in[0] != flow.op(up).in[0]) break;
-        const auto kind = [&](int32_t linear) { return plan.weights[flow.op(linear).weight[0]]->format->codec->kind; };
-        if (kind(gate) != kind(up)) break;
+        const apr_weight &w_gate = *plan.weights[flow.op(gate).weight[0]], &w_up = *plan.weights[flow.op(up).weight[0]];
+        if (w_gate.format->codec->kind != w_up.format->codec->kind || linear_view(w_gate, m, options) != linear_view(w_up, m, options)) break;
         p.swiglu[static_cast<size_t>(gate)] = p.swiglu[static_cast<size_t>(up)] = static_cast<int32_t>(i);
         p.absorbed[i] = true;
         break;

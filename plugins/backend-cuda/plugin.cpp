@@ -1,16 +1,24 @@
 // The backend's face at the waist: C functions that catch everything.
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <new>
 
 #include "plugins/backend-cuda/failure.h"
+#include "plugins/backend-cuda/listing.h"
 #include "plugins/backend-cuda/session.h"
 
+// A real device; or one that is only spoken of (setting arch), for which kernels are decided and compiled, but not run.
 struct apr_device {
-  apr::cuda::Device device;
+  std::unique_ptr<apr::cuda::Device> real;
+  std::unique_ptr<apr::cuda::Workshop> paper;
 };
 struct apr_session {
-  apr::cuda::Session session;
+  apr_device* device;
+  std::unique_ptr<apr::cuda::Session> real;
+  std::unique_ptr<apr::cuda::Decision> paper;
+  std::map<uint32_t, apr::cuda::KernelCode> code;  // that was asked for
 };
 
 namespace apr::cuda {
@@ -46,7 +54,8 @@ bool flag(const apr_setting& setting) {
 }
 
 // Settings: data_dir (folder that holds ptx-templates), kernel_cache (absolute folder, "" = memory only), kernel_cache_mb
-// (bound of its size, 0 = none), no_graph, no_fusion, prebuilt, time_kernels (0 or 1).
+// (bound of its size, 0 = none), no_graph, no_fusion, prebuilt, time_kernels (0 or 1), arch (sm_90a: no device is opened, and
+// sessions only tell what they would run on such a one).
 Settings parse_settings(const apr_device_options& options) {
   Settings settings;
   settings.cache_folder = user_cache_folder("kernels");
@@ -62,6 +71,7 @@ Settings parse_settings(const apr_device_options& options) {
         throw failure(APR_INVALID, "setting kernel_cache_mb={}: it is a number of megabytes, 0 for no bound", s.value);
       settings.cache_bytes = megabytes << 20;
     }
+    if (std::strcmp(s.key, "arch") == 0) settings.arch = s.value;
     if (std::strcmp(s.key, "no_graph") == 0) settings.no_graph = flag(s);
     if (std::strcmp(s.key, "no_fusion") == 0) settings.no_fusion = flag(s);
     if (std::strcmp(s.key, "prebuilt") == 0) settings.prebuilt = flag(s);
@@ -88,7 +98,17 @@ apr_status open(const apr_device_options* options, apr_device** device, apr_erro
     LogFn log;
     if (options->log != nullptr)
       log = [fn = options->log, user = options->log_user](int level, const std::string& message) { fn(user, level, message.c_str()); };
-    *device = new apr_device{{options->index, parse_settings(*options), std::move(log)}};
+    Settings settings = parse_settings(*options);
+    auto opened = std::make_unique<apr_device>();
+    if (settings.arch.empty()) {
+      opened->real = std::make_unique<Device>(options->index, std::move(settings), std::move(log));
+    } else {
+      opened->paper = std::make_unique<Workshop>(std::move(settings), std::move(log));
+      opened->paper->find_compiler(0);
+      opened->paper->target =
+          paper_target(opened->paper->settings.arch, opened->paper->nvrtc == nullptr ? std::vector<int>{} : opened->paper->nvrtc->architectures);
+    }
+    *device = opened.release();
   });
 }
 
@@ -96,45 +116,89 @@ void close(apr_device* device) { delete device; }
 
 void copy_text(char* to, size_t bytes, const std::string& text) { std::snprintf(to, bytes, "%s", text.c_str()); }
 
+std::string compiler_text(const Workshop& w) {
+  return w.nvrtc == nullptr ? "no NVRTC" : compiler_version(*w.nvrtc) + " (" + w.nvrtc->file + ")";
+}
+
+template <typename T>
+void hand_out(T filled, T* to) {
+  filled.struct_size = to->struct_size;
+  std::memcpy(to, &filled, std::min<size_t>(to->struct_size, sizeof filled));
+}
+
+// A caller's struct, whatever its version.
+template <typename T>
+T taken(const T* from) {
+  T to{};
+  std::memcpy(&to, from, std::min<size_t>(from->struct_size, sizeof to));
+  return to;
+}
+
+[[noreturn]] void no_device(const Workshop& w) {
+  throw failure(APR_UNSUPPORTED, "kernels are only decided for {} here: there is no device to run them", w.target.arch);
+}
+
+Device& real(apr_device* device) {
+  if (device->real == nullptr) no_device(*device->paper);
+  device->real->gpu.make_current();
+  return *device->real;
+}
+Session& real(apr_session* session) {
+  (void)real(session->device);
+  return *session->real;
+}
+
 apr_status device_info(apr_device* device, apr_device_info* info, apr_error* error) {
   return guarded(error, [&] {
-    const Device& d = device->device;
-    d.gpu.make_current();
     apr_device_info filled{};
-    filled.struct_size = info->struct_size;
-    copy_text(filled.name, sizeof filled.name, d.gpu.name());
-    copy_text(filled.detail, sizeof filled.detail,
-              fmt::format("driver CUDA {}, {}", d.gpu.driver().version_text(),
-                          d.nvrtc == nullptr ? "no NVRTC" : compiler_version(*d.nvrtc) + " (" + d.nvrtc->file + ")"));
-    copy_text(filled.arch, sizeof filled.arch, d.target.arch);
-    filled.memory_total = d.gpu.memory_total();
-    filled.memory_free = d.gpu.memory_free();
-    filled.units = static_cast<uint32_t>(d.gpu.multiprocessors());
-    std::memcpy(info, &filled, std::min<size_t>(info->struct_size, sizeof filled));
+    const Workshop& w = device->real != nullptr ? *device->real : *device->paper;
+    copy_text(filled.arch, sizeof filled.arch, w.target.arch);
+    if (device->real == nullptr) {
+      copy_text(filled.name, sizeof filled.name, fmt::format("no device, {}", w.target.text()));
+      copy_text(filled.detail, sizeof filled.detail, compiler_text(w));
+      copy_text(filled.software, sizeof filled.software, w.compiler());
+      filled.units = static_cast<uint32_t>(w.target.multiprocessors);
+      hand_out(filled, info);
+      return;
+    }
+    const Gpu& gpu = real(device).gpu;
+    copy_text(filled.name, sizeof filled.name, gpu.name());
+    copy_text(filled.detail, sizeof filled.detail, fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), compiler_text(w)));
+    copy_text(filled.software, sizeof filled.software, fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), w.compiler()));
+    filled.memory_total = gpu.memory_total();
+    filled.memory_free = gpu.memory_free();
+    filled.units = static_cast<uint32_t>(gpu.multiprocessors());
+    hand_out(filled, info);
   });
 }
 
 apr_status measure_bandwidth(apr_device* device, double* gbs, apr_error* error) {
-  return guarded(error, [&] {
-    device->device.gpu.make_current();
-    *gbs = device->device.measure_bandwidth();
-  });
+  return guarded(error, [&] { *gbs = real(device).measure_bandwidth(); });
 }
 
-apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* options, apr_session** session, apr_error* error) {
+apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* given, apr_session** session, apr_error* error) {
   *session = nullptr;
   return guarded(error, [&] {
-    if (options->n_ctx == 0 || options->n_sequences == 0 || options->n_batch == 0)
+    const apr_load_options options = taken(given);
+    if (options.n_ctx == 0 || options.n_sequences == 0 || options.n_batch == 0)
       throw failure(APR_INVALID, "n_ctx, n_sequences and n_batch are at least 1");
-    device->device.gpu.make_current();
-    *session = new apr_session{{device->device, *plan, *options}};
+    auto loaded = std::make_unique<apr_session>();
+    loaded->device = device;
+    if (device->real != nullptr) {
+      loaded->real = std::make_unique<Session>(real(device), *plan, options);
+    } else {
+      const Workshop& w = *device->paper;
+      const DecideOptions how{w.generic(), !w.settings.no_fusion, options.precise != 0, options.n_batch, w.compiler(), w.log};
+      loaded->paper = std::make_unique<Decision>(decide(*plan, options, w.registry, w.target, how));
+    }
+    *session = loaded.release();
   });
 }
 
 void unload(apr_session* session) {
   if (session == nullptr) return;
   try {
-    session->session.device().gpu.make_current();
+    if (session->real != nullptr) session->real->device().gpu.make_current();
   } catch (const std::exception&) {
     // The context is gone; so is what was allocated in it.
   }
@@ -142,29 +206,49 @@ void unload(apr_session* session) {
 }
 
 apr_status step(apr_session* session, const apr_batch* batch, apr_step_output* output, apr_error* error) {
-  return guarded(error, [&] {
-    session->session.device().gpu.make_current();
-    session->session.step(*batch, *output);
-  });
+  return guarded(error, [&] { real(session).step(*batch, *output); });
 }
 
 apr_status tap(apr_session* session, apr_tap_fn fn, void* user, apr_error* error) {
-  return guarded(error, [&] { session->session.tap(fn, user); });
+  return guarded(error, [&] { real(session).tap(fn, user); });
 }
 
 apr_status session_info(apr_session* session, apr_session_info* info, apr_error* error) {
   return guarded(error, [&] {
-    apr_session_info filled = session->session.info();
-    filled.struct_size = info->struct_size;
-    std::memcpy(info, &filled, std::min<size_t>(info->struct_size, sizeof filled));
+    apr_session_info filled{};
+    if (session->real != nullptr)
+      filled = session->real->info();
+    else
+      filled.token_bytes = session->paper->token_bytes, filled.n_kernels = static_cast<uint32_t>(session->paper->explained.size());
+    hand_out(filled, info);
   });
 }
 
+const Explained& entry(const apr_session* session, uint32_t index) {
+  const std::vector<Explained>& all = session->real != nullptr ? session->real->explained() : session->paper->explained;
+  if (index >= all.size()) throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, all.size());
+  return all[index];
+}
+
 apr_status kernel(apr_session* session, uint32_t index, apr_kernel_info* info, apr_error* error) {
+  return guarded(error, [&] { hand_out(entry(session, index).info(), info); });
+}
+
+apr_status templates(const apr_setting* settings, uint32_t n_settings, apr_kernel_template_fn fn, void* user, apr_error* error) {
   return guarded(error, [&] {
-    apr_kernel_info filled = session->session.kernel(index);
-    filled.struct_size = info->struct_size;
-    std::memcpy(info, &filled, std::min<size_t>(info->struct_size, sizeof filled));
+    apr_device_options options{};
+    options.settings = settings, options.n_settings = n_settings;
+    list_templates(read_registry(find_template_folder(parse_settings(options).data_dir)), fn, user);
+  });
+}
+
+apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_error* error) {
+  return guarded(error, [&] {
+    const Explained& wanted = entry(session, index);
+    const Workshop& w = session->real != nullptr ? *session->device->real : *session->device->paper;
+    auto found = session->code.find(index);
+    if (found == session->code.end()) found = session->code.emplace(index, code_of(w, wanted)).first;
+    hand_out(found->second.info(), out);
   });
 }
 
@@ -181,7 +265,10 @@ constexpr apr_backend kBackend = {sizeof(apr_backend),
                                   step,
                                   tap,
                                   session_info,
-                                  kernel};
+                                  kernel,
+                                  templates,
+                                  code,
+                                  nullptr};
 constexpr const apr_backend* kBackends[] = {&kBackend};
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "apr/plan.h"
+#include "plugins/backend-cuda/rules.h"
 #include "plugins/backend-cuda/spec.h"
 
 namespace apr::cuda {
@@ -65,6 +66,8 @@ struct CacheShape {
 struct LowerOptions {
   bool fuse = true;      // false: one kernel per plan operation
   bool precise = false;  // float view for every codec
+  const Rules* rules = nullptr;  // null: none; a rule's kernel may want another view of a weight
+  Served served{};               // tokens of the program, for rules
 };
 
 // The form in which a GEMM over weights of this codec wants its activations.

@@ -121,7 +121,12 @@ void Session::launch_timed(const Bound& bound, uint32_t rows) {
   for (size_t i = 0; i < bound.launches.size(); ++i) {
     float milliseconds = 0;
     d.check(d.cuEventElapsedTime(&milliseconds, events[i], events[i + 1]), "reading an event");
-    for (const size_t entry : bound.launches[i].explained) explained_[entry].microseconds = 1e3 * static_cast<double>(milliseconds);
+    // Shared out by the bytes that each weight of a fused kernel has.
+    const std::vector<size_t>& entries = bound.launches[i].explained;
+    uint64_t bytes = 0;
+    for (const size_t entry : entries) bytes += explained_[entry].bytes;
+    for (const size_t entry : entries)
+      explained_[entry].microseconds = 1e3 * static_cast<double>(milliseconds) * (bytes == 0 ? 1.0 : static_cast<double>(explained_[entry].bytes) / static_cast<double>(bytes));
     if (tap_ != nullptr && loaded_) report(bound.launches[i], rows);
   }
   for (const CUevent event : events) d.cuEventDestroy(event);
@@ -195,13 +200,6 @@ apr_session_info Session::info() const {
   info.dispatches_after_load = dispatches_ - dispatches_at_load_;
   info.compiles_after_load = kernels_made_ - kernels_made_at_load_;
   return info;
-}
-
-apr_kernel_info Session::kernel(uint32_t index) const {
-  if (index >= explained_.size()) throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, explained_.size());
-  const Explained& e = explained_[index];
-  return {sizeof(apr_kernel_info), e.stage.c_str(),  e.weight.c_str(), e.format.c_str(), e.layout.c_str(),
-          e.kernel.c_str(),        e.config.c_str(), e.reason.c_str(), e.bytes,          e.microseconds};
 }
 
 }  // namespace apr::cuda

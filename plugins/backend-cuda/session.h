@@ -8,6 +8,7 @@
 #include "apr/backend.h"
 #include "core/kernel_cache/kernel_cache.h"
 #include "plugins/backend-cuda/bind.h"
+#include "plugins/backend-cuda/decide.h"
 #include "plugins/backend-cuda/device.h"
 #include "plugins/backend-cuda/templates.h"
 #include "plugins/backend-cuda/weights.h"
@@ -22,27 +23,37 @@ struct Settings {
   bool no_graph = false;           // decode steps launch kernels one by one
   bool no_fusion = false;          // one kernel per plan operation
   bool prebuilt = false;           // kernels that were built with the program, also where NVRTC is
+  std::string arch;                // "sm_90a": no device is opened; kernels are only decided, for such a one
   bool time_kernels = false;       // measure every kernel of every step: slower, never with a graph
   unsigned threads = 0;            // 0 = usable CPUs
 };
 
 using LogFn = std::function<void(int level, const std::string& message)>;
 
-struct Device {
-  Device(uint32_t index, Settings settings, LogFn log);
+// All that deciding and compiling need, with or without a GPU.
+struct Workshop {
+  Workshop(Settings settings, LogFn log);
 
-  Gpu gpu;
   Settings settings;
   LogFn log;
   Registry registry;
-  const Nvrtc* nvrtc;  // null: none, and nvrtc_reason says why
+  const Nvrtc* nvrtc = nullptr;  // null: none, and nvrtc_reason says why
   std::string nvrtc_reason;
   Target target;
-  std::unique_ptr<KernelCache> cache;
-  ThreadPool threads;
 
   // No compiler, or none wanted: kernels that were built with the program serve.
   bool generic() const { return nvrtc == nullptr || settings.prebuilt; }
+  // "NVRTC 13.0", "none": part of every kernel's key.
+  std::string compiler() const;
+  void find_compiler(int driver_version);
+};
+
+struct Device : Workshop {
+  Device(uint32_t index, Settings settings, LogFn log);
+
+  Gpu gpu;
+  std::unique_ptr<KernelCache> cache;
+  ThreadPool threads;
 
   // Compiles kernels from their specs; one per entry of sources, in order.
   std::vector<KernelImage> build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
@@ -60,8 +71,7 @@ class Session {
   void step(const apr_batch& batch, apr_step_output& output);
   void tap(apr_tap_fn fn, void* user);
   apr_session_info info() const;
-  uint32_t kernels() const { return static_cast<uint32_t>(explained_.size()); }
-  apr_kernel_info kernel(uint32_t index) const;
+  const std::vector<Explained>& explained() const { return explained_; }
   Device& device() const { return device_; }
 
  private:
@@ -84,33 +94,14 @@ class Session {
     StateLayout state_layout{0};
     uint64_t state = 0;          // offset of its state in states_ and host_states_
   };
-  struct Explained {
-    std::string stage, weight, format, layout, kernel, config, reason;
-    uint64_t bytes = 0;
-    double microseconds = 0;
-  };
-  struct Choice {
-    std::string name;  // of the template, or of the generic kernel
-    std::string params, reason;
-    Specialised source;  // of a template
-    std::string key;     // of the cache; of a generic kernel what tells its modules apart
-    size_t kernel = 0;   // index in kernels_
-  };
-
   // load.cpp
-  void make_programs();
-  void choose_all();
+  void take(const apr_load_options& options);
   void build_and_upload(const apr_load_options& options);
   void allocate();
-  std::unique_ptr<Choice> choose_step(Step& step, bool fix_layouts);
-  std::unique_ptr<Choice> generic_step(const Step& step);
-  void choose_ranges();
-  void choose_ranges_of(const Program& program);
   void build_generic();
   void bind_program(Bound& bound, CUdeviceptr arena, const std::vector<std::unique_ptr<Choice>>& choices);
   void bind_gathers();
   void measure_weight_ranges();
-  void explain(Bound& bound, size_t step, const Choice& choice, Launch& launch);
   void warm_up();
   void capture();
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apr/quant.h"
+#include "plugins/backend-cuda/rules.h"
 #include "plugins/backend-cuda/templates.h"
 
 namespace apr::cuda {
@@ -41,7 +42,8 @@ struct KernelConfig {
   const Template* kernel = nullptr;
   std::vector<const apr_layout*> layouts;  // per segment
   std::vector<Constant> params;
-  std::string reason;  // why this template: the rule, and who else could have
+  std::string reason;    // why this template, and why these parameters
+  std::string rejected;  // a line for each other template of the op: "gemv_float: eats the float view"
 };
 
 // The device that a source is specialised for.
@@ -62,9 +64,13 @@ std::string describe(const KernelSpec& spec);
 std::string describe(const std::vector<Constant>& params);
 
 // The best template for a spec: of those that can serve it, the one for the newest architecture, then the narrowest range
-// of M, then the first by name. Layouts that the spec leaves open are chosen as the template prefers. Nothing when no
-// template can; `why` then has one line per template of the op.
-std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target, std::string* why);
+// of M, then the first by name; a rule that names one leaves no choice. Layouts that the spec leaves open are chosen as the
+// template prefers. Nothing when no template can, or the rule's cannot; `why` then has one line per template of the op.
+std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target, std::string* why,
+                                   const BoundRule* rule = nullptr);
+
+// Null: the codec has no layout of that name.
+const apr_layout* find_layout(const apr_codec& codec, const std::string& name);
 
 // A source ready for a compiler, and all that its result depends on.
 struct Specialised {

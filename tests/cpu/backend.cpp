@@ -54,6 +54,17 @@ std::vector<std::string> instruction_sets() {
   return sets;
 }
 
+apr_kernel_rule any_rule(const char* kernel) {
+  apr_kernel_rule rule{};
+  rule.struct_size = sizeof(rule);
+  rule.origin = "test.toml:1";
+  rule.why = "";
+  rule.m[1] = UINT32_MAX;
+  rule.n[1] = rule.k[1] = UINT64_MAX;
+  rule.kernel = kernel;
+  return rule;
+}
+
 Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionOptions& session) : n_vocab_(plan.n_vocab) {
   device_ = open_device(device, error_);
   if (!device_) {
@@ -66,6 +77,8 @@ Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionO
   o.n_sequences = session.n_sequences;
   o.n_batch = session.n_batch;
   o.precise = session.precise;
+  o.rules = session.rules.data();
+  o.n_rules = static_cast<uint32_t>(session.rules.size());
   apr_error e{};
   e.struct_size = sizeof(e);
   status_ = backend().load(device_, &plan, &o, &session_, &e);

@@ -27,7 +27,11 @@ std::vector<std::string> instruction_sets();
 struct SessionOptions {
   uint32_t n_ctx = 64, n_sequences = 1, n_batch = 64;
   bool precise = false;
+  std::vector<const apr_kernel_rule*> rules = {};
 };
+
+// A rule that matches anything; callers narrow it.
+apr_kernel_rule any_rule(const char* kernel);
 
 struct Token {
   int32_t token, position, sequence = 0;

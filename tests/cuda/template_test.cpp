@@ -169,7 +169,8 @@ TEST_CASE("choosing: architecture, range and name order; presets; limits of lite
   named("c", "[1, 8]", "[1, 1]");
   const KernelSpec spec = gemv("q4_k", 512, 256);
   CHECK(choose(registry, spec, kTarget, nullptr)->kernel->name == "b");
-  CHECK(choose(registry, spec, kTarget, nullptr)->reason == "newest architecture, then narrowest range of tokens; also able: c a");
+  CHECK(choose(registry, spec, kTarget, nullptr)->reason == "newest architecture, then narrowest range of tokens");
+  CHECK(choose(registry, spec, kTarget, nullptr)->rejected == "c: able, but comes after\na: able, but comes after");
   CHECK(choose(registry, spec, make_target(80, 108, 166912, {80}), nullptr)->kernel->name == "c");
 
   registry.templates = {parse_template("/x/demo.cu", replaced(kGood, "*/", "[[presets]]\nk = [1, 300]\nbits = [5, 5]\nparams = { rows = 4 }\nwhy = \"short rows\"\n*/"))};

@@ -64,7 +64,8 @@ apr_status fake_kernel(apr_session* session, uint32_t, apr_kernel_info* info, ap
   return APR_OK;
 }
 
-const apr_backend kBackend = {sizeof(apr_backend), "fake", "", nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, fake_step, nullptr, fake_info, fake_kernel};
+const apr_backend kBackend = {sizeof(apr_backend), "fake", "", nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, fake_step, nullptr, fake_info, fake_kernel,
+                              nullptr, nullptr, nullptr};
 
 struct FakePlan {
   std::vector<apr_op> ops;

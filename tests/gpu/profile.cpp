@@ -53,17 +53,18 @@ Run run(const apr_backend& backend, const apr_plan& plan, const std::string& dat
   std::map<std::string, Sum> sums;
   double total = 0;
   const std::string wanted_m = tokens == 1 ? "m=1 " : "m=any";
-  std::string last;
+  int64_t last = -1;
   for (const apr_kernel_info& k : session.kernels()) {
     const std::string config = k.config;
     if (config.compare(0, wanted_m.size(), wanted_m) != 0) continue;
-    const bool same = config + std::to_string(k.microseconds) == last;  // segments of one launch
-    last = config + std::to_string(k.microseconds);
+    const bool same = k.launch == last;  // segments of one launch, which share its time
+    last = k.launch;
     const std::string stage = k.stage;
     const size_t dot = stage.rfind('.');
     Sum& sum = sums[fmt::format("{:<18} {:<4} {}", dot == std::string::npos ? stage : stage.substr(dot + 1), k.format, k.kernel)];
     sum.bytes += k.bytes;
-    if (!same) sum.microseconds += k.microseconds, total += k.microseconds, ++sum.launches;
+    sum.microseconds += k.microseconds, total += k.microseconds;
+    if (!same) ++sum.launches;
     if (stage.compare(0, 4, "blk.") != 0 || stage.compare(0, 6, "blk.0.") == 0)
       fmt::print("  {:<22} {:<26} {:<5} {:<16} {:>8.2f} us {:>7.0f} GB/s  {}\n", stage, k.weight, k.format, k.kernel, k.microseconds,
                  k.microseconds > 0 ? static_cast<double>(k.bytes) / k.microseconds / 1e3 : 0.0, config);

@@ -58,6 +58,7 @@ TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(p
   apr_load_options load{};
   load.struct_size = sizeof load;
   load.n_ctx = options.n_ctx, load.n_sequences = options.n_sequences, load.n_batch = options.n_batch, load.precise = options.precise;
+  load.rules = options.rules.data(), load.n_rules = static_cast<uint32_t>(options.rules.size());
   const apr_status status = cuda_backend().load(device_, &plan, &load, &session_, &error);
   if (status != APR_OK) cuda_backend().close(device_);
   check(status, error);

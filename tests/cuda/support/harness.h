@@ -30,6 +30,7 @@ class TestSession {
     uint32_t n_ctx = 64, n_sequences = 2, n_batch = 32;
     bool precise = false;
     SettingList settings;
+    std::vector<const apr_kernel_rule*> rules;
   };
   TestSession(const apr_plan& plan, const Options& options);
   TestSession(const TestSession&) = delete;

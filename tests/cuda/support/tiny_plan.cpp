@@ -9,6 +9,16 @@
 
 namespace apr::test {
 
+namespace {
+
+// "blk.0.ffn_down.weight" -> "ffn_down"
+std::string role_of(const std::string& name) {
+  const size_t end = name.rfind('.'), begin = name.rfind('.', end - 1);
+  return name.substr(begin == std::string::npos ? 0 : begin + 1, begin == std::string::npos ? end : end - begin - 1);
+}
+
+}  // namespace
+
 struct TinyPlan::Impl {
   apr_plan plan{};
   std::deque<std::string> names;
@@ -50,7 +60,7 @@ struct TinyPlan::Impl {
     std::vector<uint8_t>& bytes = data.emplace_back(n * k / f.block_elements * f.block_bytes);
     apr_error error = {sizeof(apr_error), {}};
     if (f.quantize(dense.data(), n, k, nullptr, bytes.data(), &error) != APR_OK) throw std::runtime_error(error.message);
-    weight_list.push_back(&weights.emplace_back(apr_weight{sizeof(apr_weight), keep(name), "", -1, &f, n, k, bytes.data(), bytes.size()}));
+    weight_list.push_back(&weights.emplace_back(apr_weight{sizeof(apr_weight), keep(name), keep(role_of(name)), -1, &f, n, k, bytes.data(), bytes.size()}));
     return static_cast<int32_t>(weights.size() - 1);
   }
   apr_op& op(apr_op_kind kind, const std::string& stage, uint32_t width, std::initializer_list<int32_t> in) {
