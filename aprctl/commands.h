@@ -11,6 +11,7 @@ using Arguments = std::vector<std::string>;
 int bench_main(const Arguments& args);
 int cache_main(const Arguments& args);
 int inspect_main(const Arguments& args);
+int kernels_main(const Arguments& args);
 int logits_main(const Arguments& args);
 int parity_main(const Arguments& args);
 int plugins_main(const Arguments& args);

@@ -73,7 +73,9 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
   const apr_backend& backend = catalog_->backend(request_.backend);
   plan_ = build_plan(model_, *catalog_, plan_options(probes_));
 
+  const auto own = std::move(request_.device.settings);
   request_.device.settings = backend_settings(probes_);
+  request_.device.settings.insert(request_.device.settings.end(), own.begin(), own.end());
   // The cache's place and the templates' are the program's to know: a backend is told.
   std::erase_if(request_.device.settings, [](const auto& setting) { return setting.first == "kernel_cache"; });
   request_.device.settings.emplace_back("kernel_cache", kernel_cache_folder(probes_));

@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure prompt and decode speed", bench_main},
     {"inspect", "show a model's metadata, tensors and formats", inspect_main},
     {"plugins", "list weight formats and backends", plugins_main},
+    {"kernels", "list, explain and show kernels", kernels_main},
     {"tokenize", "turn text into token ids", tokenize_main},
     {"logits", "write the logits of given tokens", logits_main},
     {"parity", "compare a backend with the CPU reference", parity_main},

@@ -56,6 +56,7 @@ class Session {
   Session(const Device& device, const apr_plan& plan, const LoadRequest& request);
 
   apr_session* handle() const { return session_.get(); }
+  const apr_backend& backend() const { return *backend_; }
   uint32_t vocab() const { return n_vocab_; }
   uint32_t batch() const { return n_batch_; }
   uint32_t context() const { return n_ctx_; }

@@ -1,5 +1,8 @@
 // What a session says about itself.
+#include <dlfcn.h>
+
 #include <algorithm>
+#include <cstdio>
 
 #include "failure.h"
 #include "session.h"
@@ -132,4 +135,49 @@ void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
   out.m_min = c.least;
   out.m_max = c.most;
   out.launch = index;
+}
+
+namespace {
+
+// "libapr-quant-q4k.so+0x5170": plugins hide their symbols, so a place in a file is all that is known of a function.
+std::string place(const void* function) {
+  Dl_info info{};
+  if (dladdr(function, &info) == 0 || !info.dli_fname) return "an unknown library";
+  const std::string file = info.dli_fname;
+  char offset[32];
+  std::snprintf(offset, sizeof offset, "+0x%zx", static_cast<size_t>(static_cast<const char*>(function) - static_cast<const char*>(info.dli_fbase)));
+  return file.substr(file.rfind('/') + 1) + offset;
+}
+
+template <class Fn>
+std::string function_of(const char* what, const BoundWeight& w, const FormatKernel<Fn>& kernel) {
+  return std::string(what) + " of " + w.weight.format->name + " for " + origin(kernel.isa, kernel.origin) + ", " + place(reinterpret_cast<const void*>(kernel.fn));
+}
+
+}  // namespace
+
+void apr_session::code(uint32_t index, apr_kernel_code& out) {
+  if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
+  const Choice& c = choices_[index];
+  const apr_op& op = program_.ops[c.op];
+  std::string function = c.kernel + " of the backend for " + isa_name(device_.isa), isa = isa_name(device_.isa);
+  if (op.weight[0] >= 0) {
+    const BoundWeight& w = *program_.weights[static_cast<size_t>(op.weight[0])];
+    if (op.kind == APR_OP_EMBED) {
+      function = function_of("unpack_float", w, w.embed.unpack_float), isa = isa_name(w.embed.unpack_float.isa);
+    } else if (!c.many) {
+      function = function_of(w.gemv.integer() ? "gemv_int" : "gemv_float", w, w.gemv.kernel), isa = isa_name(w.gemv.kernel.isa);
+    } else {
+      function = w.gemm.integer() ? function_of("unpack_int", w, w.gemm.unpack_int) : function_of("unpack_float", w, w.gemm.unpack_float);
+      const void* gemm = w.gemm.integer() ? reinterpret_cast<const void*>(w.gemm.kernels->gemm_int) : reinterpret_cast<const void*>(w.gemm.kernels->gemm_float);
+      function += "; then " + c.kernel + " of the backend for " + w.gemm.kernels->name + ", " + place(gemm);
+      isa = w.gemm.kernels->name;
+    }
+  }
+  const auto& kept = code_[index] = {function, isa};
+  out.function = kept.first.c_str();
+  out.isa = kept.second.c_str();
+  out.source = out.assembly = out.key = "";
+  out.compiler = __VERSION__;
+  out.registers = out.shared_bytes = out.spill_bytes = out.threads = out.ctas = -1;
 }

@@ -86,9 +86,17 @@ apr_status templates(const apr_setting*, uint32_t, apr_kernel_template_fn fn, vo
   return guard(error, [&] { list_templates(fn, user); });
 }
 
+apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_error* error) {
+  return guard(error, [&] {
+    apr_kernel_code filled{};
+    session->code(index, filled);
+    write_struct(filled, out, "kernel code");
+  });
+}
+
 const apr_backend kBackend = {sizeof(apr_backend), "cpu", "this machine's processor, all formats", devices, open, close,
                               device_info, measure_bandwidth, load, unload, step, tap, session_info, kernel,
-                              templates,   nullptr,           nullptr};
+                              templates,   code,              nullptr};
 const apr_backend* const kBackends[] = {&kBackend};
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <apr/backend.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct apr_session {
   void tap(apr_tap_fn fn, void* user);
   void info(apr_session_info& out) const;
   void kernel(uint32_t index, apr_kernel_info& out) const;  // throws Failure
+  void code(uint32_t index, apr_kernel_code& out);          // throws Failure
 
  private:
   // A phase that is run by all threads, and those after it that the last thread runs by itself while the others wait.
@@ -63,6 +65,7 @@ struct apr_session {
     bool many;                 // more tokens than a GEMV takes
   };
   std::vector<Choice> choices_;
+  std::map<uint32_t, std::pair<std::string, std::string>> code_;  // functions and instruction sets that were asked for
   apr_session_info info_{};
   uint64_t choices_at_load_ = 0;
   apr_tap_fn tap_ = nullptr;

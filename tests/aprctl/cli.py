@@ -1,6 +1,6 @@
 """The program as its users meet it: commands, exit codes, messages, and figures on stdout.
 
-usage: cli.py SUITE     commands | golden | vocab | shipped
+usage: cli.py SUITE     commands | kernels | golden | vocab | shipped
 APRCTL is the program; APR_TEST_GOLDEN and APR_TEST_VOCAB are the folders of golden models and vocabularies.
 Exits with 77 when what a suite needs is not there.
 """
@@ -50,7 +50,7 @@ def folder_or_skip(variable):
 
 
 def commands():
-    names = "run bench inspect plugins tokenize logits parity cache probes".split()
+    names = "run bench inspect kernels plugins tokenize logits parity cache probes".split()
     listing = expect(0, ["--help"])
     for name in names:
         check(name in listing, f"--help does not list {name}")
@@ -89,6 +89,47 @@ def commands():
         with open(broken, "wb") as f:
             f.write(b"PK\x03\x04 not a model")
         expect(1, ["run", broken, "-p", "x"], "broken.gguf")
+
+
+def kernels():
+    expect(0, ["kernels", "list"], "gemv_int", "task_kib")
+    listed = json.loads(expect(0, ["kernels", "list", "--json"]))
+    gemv = next(k for k in listed if k["name"] == "gemv_int")
+    check(gemv["op"] == "linear" and any(p["name"] == "isa" for p in gemv["params"]), f"kernels list --json: {gemv}")
+    text = expect(0, ["kernels", "explain"], "blk.*.ffn_down", "gemv_int", "because:", "not gemv_float:")
+    check(all(len(line) <= 80 for line in text.split("\n")), "kernels explain is wider than 80 columns")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "mine.toml")
+
+        def profile(rule):
+            with open(path, "w") as f:
+                f.write("[[rules]]\n" + rule)
+            return ["--profile", path]
+
+        rule = profile("role = 'ffn_down'\ntemplate = 'gemv_float'\nparams = { task_kib = 32 }\n")
+        report = json.loads(expect(0, ["kernels", "explain", "--json", *rule]))
+        check(report["profile"]["rules_used"] == [path + ":1"], f"profile in the report: {report['profile']}")
+        for k in report["kernels"]:
+            by_rule = "ffn_down" in k["tensor"] and k["m_max"] <= 4
+            check((k["kernel"] == "gemv_float" and k["rule"] == path + ":1") == by_rule, f"rule and tensor: {k}")
+        timed = json.loads(expect(0, ["kernels", "explain", "--run", "--json", *rule]))
+        # A prompt's head computes one row, which is no GEMM.
+        check(all(k["us"] for k in timed["kernels"] if k["op"] == "linear" and k["tensor"].startswith("blk.")), "explain --run has no times")
+        check(timed["peak_gbs"] > 0, "explain --run has no bandwidth")
+        expect(0, ["kernels", "show", "--name", "blk.0.ffn_down", *rule], "gemv_float of", "libapr-quant-")
+        expect(1, ["kernels", "show", "--name", "blk.99.ffn_down"], "blk.99.ffn_down")
+        expect(1, ["run", "-p", "x", "-n", "1", *profile("role = 'ffn_down'\ntemplate = 'gemv_flat'\n")], path + ":1", "gemv_float")
+        expect(1, ["run", "-p", "x", "-n", "1", *profile("rule = 'ffn_down'\n")], path + ":2: unknown key 'rule'", "role")
+        expect(2, ["run", "-p", "x", "-n", "1", "--profile", "no-such"], "no profile 'no-such'", "default", "precise")
+        profile("layout = 'row_major'\n")
+        expect(0, ["run", "-p", "x", "-n", "1"], f"profile {path}: 1 of 1 rules", env={"APR_PROFILE": path})
+    precise = json.loads(expect(0, ["kernels", "explain", "--json", "--profile", "precise"]))
+    flag = json.loads(expect(0, ["kernels", "explain", "--json", "--precise"]))
+    check(precise["precise"] and precise["kernels"] == flag["kernels"], "--profile precise and --precise differ")
+    expect(0, ["run", "-p", "x", "-n", "2"], "APR_FORCE_KERNEL=ffn_down=gemv_float", env={"APR_FORCE_KERNEL": "ffn_down=gemv_float"})
+    expect(2, ["run", "-p", "x", "-n", "2"], "gemv_int, gemv_float", env={"APR_FORCE_KERNEL": "ffn_down=gemv"})
+    expect(2, ["run", "-p", "x", "-n", "2"], "chose no kernel", env={"APR_FORCE_KERNEL": "ffn_dwn=gemv_int"})
+    expect(2, ["kernels", "frob"], "list, explain and show")
 
 
 # NMSE of llama.cpp v0.5.0 on its CPU against the float64 logits (the golden folder's README.md).
@@ -213,6 +254,6 @@ def shipped():
     check(chat[0] == 0 and chat[1].strip() != "", f"no answer in a chat: {chat}")
 
 
-{"commands": commands, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+{"commands": commands, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
 print("failures:", failures)
 sys.exit(1 if failures else 0)
