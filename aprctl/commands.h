@@ -18,5 +18,6 @@ int plugins_main(const Arguments& args);
 int probes_main(const Arguments& args);
 int run_main(const Arguments& args);
 int tokenize_main(const Arguments& args);
+int tune_main(const Arguments& args);
 
 }  // namespace apr::ctl

@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"inspect", "show a model's metadata, tensors and formats", inspect_main},
     {"plugins", "list weight formats and backends", plugins_main},
     {"kernels", "list, explain and show kernels", kernels_main},
+    {"tune", "find the fastest kernels' parameters for a model", tune_main},
     {"tokenize", "turn text into token ids", tokenize_main},
     {"logits", "write the logits of given tokens", logits_main},
     {"parity", "compare a backend with the CPU reference", parity_main},

@@ -37,7 +37,7 @@ struct RuleLimits {
 inline bool rule_arch_matches(const char* wanted, const char* arch) {
   const size_t length = std::strlen(wanted);
   return std::strncmp(wanted, arch, length) == 0 &&
-         (arch[length] == 0 || (arch[length] == 'a' && arch[length + 1] == 0));
+         (std::strcmp(arch + length, "") == 0 || std::strcmp(arch + length, "a") == 0);
 }
 
 inline bool rule_tensor_matches(const apr_kernel_rule& rule, const KernelDemand::Tensor& t) {

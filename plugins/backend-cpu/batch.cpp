@@ -57,4 +57,6 @@ void Batches::commit(const apr_batch& b) {
   for (const uint32_t i : order_) stored_[static_cast<size_t>(b.sequences[i])] = static_cast<uint32_t>(b.positions[i]) + 1;
 }
 
+void Batches::forget() { std::fill(stored_.begin(), stored_.end(), 0); }
+
 }  // namespace apr::cpu

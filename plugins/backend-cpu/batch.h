@@ -16,6 +16,7 @@ class Batches {
   void check(const apr_batch& batch);
   // After a step: the batch's positions are stored, and what followed them is forgotten.
   void commit(const apr_batch& batch);
+  void forget();  // every sequence is empty again
 
   const std::vector<uint32_t>& order() const { return order_; }    // rows by sequence, then position
   const std::vector<uint32_t>& wanted() const { return wanted_; }  // rows whose logits are wanted

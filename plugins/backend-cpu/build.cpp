@@ -357,22 +357,6 @@ class Builder {
     if (integer_input_[static_cast<size_t>(op.out)]) quantized(out);
   }
 
-  // ---- tasks -----------------------------------------------------------------------------------------------------------
-
-  static void number_tasks(Phase& phase) {
-    for (LinearUnit& u : phase.units) {
-      const BoundWeight& w = *u.part.weight;
-      const uint64_t row_bytes = w.row_bytes + (u.act ? u.up.weight->row_bytes : 0);
-      // An int8 block of a SWIGLU's result lies in one task; without it, 8 rows are what a kernel may want together.
-      const uint64_t unit = u.act ? kActBlock : 8;
-      u.tile_rows = static_cast<uint32_t>(std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
-      u.gemv_begin = phase.gemv_tasks;
-      u.gemm_begin = phase.gemm_tasks;
-      phase.gemv_tasks += (w.weight.n + u.tile_rows - 1) / u.tile_rows;
-      phase.gemm_tasks += (w.weight.n + kPanelRows - 1) / kPanelRows;
-    }
-  }
-
   struct Pair {
     Quantized* of[2];
     Quantized*& operator[](bool head) { return of[head]; }
@@ -392,6 +376,21 @@ class Builder {
 };
 
 }  // namespace
+
+void number_tasks(Phase& phase) {
+  phase.gemv_tasks = phase.gemm_tasks = 0;
+  for (LinearUnit& u : phase.units) {
+    const BoundWeight& w = *u.part.weight;
+    const uint64_t row_bytes = w.row_bytes + (u.act ? u.up.weight->row_bytes : 0);
+    // An int8 block of a SWIGLU's result lies in one task; without it, 8 rows are what a kernel may want together.
+    const uint64_t unit = u.act ? kActBlock : 8;
+    u.tile_rows = static_cast<uint32_t>(std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
+    u.gemv_begin = phase.gemv_tasks;
+    u.gemm_begin = phase.gemm_tasks;
+    phase.gemv_tasks += (w.weight.n + u.tile_rows - 1) / u.tile_rows;
+    phase.gemm_tasks += (w.weight.n + kPanelRows - 1) / kPanelRows;
+  }
+}
 
 Program build_program(const apr_plan* plan, const ProgramOptions& options) {
   const CheckedPlan checked = check_plan(plan);

@@ -94,9 +94,14 @@ apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_
   });
 }
 
+apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
+                   apr_measurement* results, apr_error* error) {
+  return guard(error, [&] { session->measure(index, repetitions, candidates, n, results); });
+}
+
 const apr_backend kBackend = {sizeof(apr_backend), "cpu", "this machine's processor, all formats", devices, open, close,
                               device_info, measure_bandwidth, load, unload, step, tap, session_info, kernel,
-                              templates,   code,              nullptr};
+                              templates,   code,              measure};
 const apr_backend* const kBackends[] = {&kBackend};
 
 }  // namespace

@@ -189,6 +189,9 @@ struct Program {
 // Checks the plan and lays it out; allocates all memory that steps use. Throws Failure.
 Program build_program(const apr_plan* plan, const ProgramOptions& options);
 
+// Gives every unit of a Linear phase its tasks.
+void number_tasks(Phase& phase);
+
 // Offsets for values and quantised values, those that are never alive together overlapping; sets their pointers.
 void allocate_activations(Program& program, uint32_t n_batch);
 

@@ -60,8 +60,7 @@ bool apr_session::is_serial(const Phase& phase) const {
          (rows_of(phase) <= 1 || rows_of(phase) * phase.row_cost < kFloats || device_.pool->threads() == 1);
 }
 
-apr_session::Section apr_session::section_of(uint32_t index) const {
-  const Phase& phase = program_.phases[index];
+apr_session::Section apr_session::section_of(const Phase& phase, uint32_t index) const {
   const uint32_t rows = rows_of(phase), threads = device_.pool->threads();
   Section s{index, index, 0, 1u << 30, 1};
   switch (phase.kind) {
@@ -140,7 +139,7 @@ void apr_session::run_phases(uint32_t begin, uint32_t end) {
     if (is_serial(program_.phases[i]))
       sections_.back().last_serial = i;
     else
-      sections_.push_back(section_of(i));
+      sections_.push_back(section_of(program_.phases[i], i));
   }
   if (sections_.empty()) return;
   ThreadPool& pool = *device_.pool;

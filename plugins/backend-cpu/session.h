@@ -23,6 +23,8 @@ struct apr_session {
   void info(apr_session_info& out) const;
   void kernel(uint32_t index, apr_kernel_info& out) const;  // throws Failure
   void code(uint32_t index, apr_kernel_code& out);          // throws Failure
+  // As apr_backend.measure; throws Failure.
+  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results);
 
  private:
   // A phase that is run by all threads, and those after it that the last thread runs by itself while the others wait.
@@ -40,7 +42,8 @@ struct apr_session {
   void run_tasks(const apr::cpu::Phase& phase, const Section& section, uint32_t thread, uint64_t begin, uint64_t end);
   void run_serial(uint32_t begin, uint32_t end);
   bool is_serial(const apr::cpu::Phase& phase) const;
-  Section section_of(uint32_t phase) const;
+  Section section_of(const apr::cpu::Phase& phase, uint32_t index) const;
+  double run_alone(const apr::cpu::Phase& phase);  // microseconds
   uint32_t rows_of(const apr::cpu::Phase& phase) const { return phase.head ? state_.head_rows : state_.rows; }
   void report(uint32_t phase);
   void finish_phase(uint32_t phase);

@@ -131,3 +131,46 @@ TEST_CASE("a precise session passes over rules that round, unless they were forc
   CHECK(forced.status() == APR_INVALID);
   CHECK_MESSAGE(forced.error().find("precise") != std::string::npos, forced.error());
 }
+
+TEST_CASE("candidates are measured beside the session's own kernel") {
+  SmallModel model(kInt32);
+  Loaded loaded(model.plan());
+  const auto kernels = loaded.kernels();
+  uint32_t down = 0, attention = 0;
+  for (uint32_t i = 0; i < kernels.size(); ++i) {
+    if (std::string(kernels[i].stage) == "blk.1.ffn_down" && kernels[i].m_min == 1) down = i;
+    if (std::string(kernels[i].op) == "attention") attention = i;
+  }
+  const apr_rule_value small[] = {{"task_kib", 4}}, copied[] = {{"memory", 1}}, bad[] = {{"task_kib", 3}},
+                       wide[] = {{"columns", 2048}};
+  apr_kernel_rule a = any_rule("gemv_int"), b = a, c = a, d = any_rule("gemv_float"),
+                  e = any_rule("gemm_int");
+  a.values = small, b.values = copied, c.values = bad, e.values = wide;
+  a.n_values = b.n_values = c.n_values = e.n_values = 1;
+  const apr_kernel_rule* few[] = {nullptr, &a, &b, &c, &d};
+  apr_measurement results[5] = {};
+  for (apr_measurement& r : results) r.struct_size = sizeof r;
+  apr_error error{};
+  error.struct_size = sizeof error;
+  REQUIRE(backend().measure(loaded.session(), down, 3, few, 5, results, &error) == APR_OK);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(results[i].status == APR_OK);
+    CHECK(results[i].microseconds > 0);
+    CHECK(results[i].error == 0);
+    CHECK(results[i].bytes == kernels[down].bytes);
+  }
+  CHECK(std::string(results[1].config).find("task_kib=4") != std::string::npos);
+  CHECK(std::string(results[2].config).find("memory=copied") != std::string::npos);
+  CHECK(results[3].status == APR_INVALID);
+  CHECK(std::string(results[3].message).find("task_kib") != std::string::npos);
+  CHECK(results[4].status == APR_UNSUPPORTED);
+  // Prompts, and a blocking that is wider than any of the session's.
+  const apr_kernel_rule* many[] = {nullptr, &e};
+  REQUIRE(backend().measure(loaded.session(), down + 1, 2, many, 2, results, &error) == APR_OK);
+  CHECK(results[1].status == APR_OK);
+  CHECK(results[1].error < 1e-9);
+  CHECK(backend().measure(loaded.session(), attention, 2, many, 2, results, &error) == APR_UNSUPPORTED);
+  // The session goes on, from empty sequences.
+  Loaded fresh(model.plan());
+  CHECK(loaded.step(prompt(20)).logits == fresh.step(prompt(20)).logits);
+}

@@ -1,0 +1,165 @@
+// `aprctl tune`: measures kernels' parameters on the real device and writes the fastest as a profile.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "aprctl/command_line.h"
+#include "aprctl/commands.h"
+#include "aprctl/engine.h"
+#include "aprctl/installation.h"
+#include "aprctl/model_options.h"
+#include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/base/log.h"
+#include "core/base/sha256.h"
+#include "core/gate/parity.h"
+#include "core/tune/tune.h"
+
+namespace apr::ctl {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+// As the parity gate derives it for one rounded input: an 8-bit block's rounding error on both sides, with
+// its margin.
+constexpr double kInt8Noise = 4.7e-5, kFloatNoise = 1e-7, kMargin = 4.0;
+
+std::string floor_text(const TuneSpec& spec, double microseconds, double peak) {
+  const double floor = static_cast<double>(spec.bytes) / peak * 1e-3;
+  return fmt::format("{:.2f} of the floor", microseconds / floor);
+}
+
+ordered_json outcome_json(const TuneOutcome& outcome, double peak) {
+  ordered_json list = ordered_json::array();
+  for (size_t i = 0; i < outcome.specs.size(); ++i) {
+    const TuneSpec& spec = outcome.specs[i];
+    ordered_json one = {{"spec", spec.spec},
+                        {"kernel", spec.kernel},
+                        {"m_min", spec.m_min},
+                        {"m_max", spec.m_max},
+                        {"launches", spec.launches.size()},
+                        {"bytes", spec.bytes}};
+    one["searched"] = outcome.found[i].has_value();
+    if (const auto& found = outcome.found[i]) {
+      one["default_us"] = found->base_us, one["best_us"] = found->best_us, one["params"] = found->params,
+      one["config"] = found->config;
+      one["floor_us"] = static_cast<double>(spec.bytes) / peak * 1e-3;
+      one["tried"] = found->tried, one["failed"] = found->failed, one["inexact"] = found->inexact,
+      one["note"] = found->note;
+    }
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+}  // namespace
+
+int tune_main(const Arguments& args) {
+  CommandLine line(
+      "tune",
+      "Measure the parameters of every kernel that reads weights, on this device with cold caches, and write "
+      "the\n"
+      "fastest as a profile: of those that compute the same, and only where they beat the default by more "
+      "than\n"
+      "the noise. Nothing else should run meanwhile. An interrupted run goes on where it was.",
+      "aprctl tune model.gguf --backend cuda -o mine.toml   then: aprctl run --profile mine.toml");
+  namespace po = boost::program_options;
+  ModelOptions::add(line);
+  BackendOptions::add(line);
+  line.options().add_options()("output,o", po::value<std::string>()->default_value("tuned.toml"),
+                               "the profile that is written")(
+      "seconds", po::value<double>()->default_value(150), "stop searching after so long")(
+      "repetitions,r", po::value<uint32_t>()->default_value(7),
+      "runs of each candidate; the end is decided by three times as many")(
+      "all", po::bool_switch(), "also kernels for numbers of tokens between 1 and --batch")(
+      "json", po::bool_switch(), "print JSON");
+  if (!line.parse(args)) return kExitOk;
+  const std::string output = line.get<std::string>("output");
+  if (line.get<uint32_t>("repetitions") == 0)
+    throw usage_error("aprctl tune: --repetitions must be at least 1");
+  if (!(line.get<double>("seconds") > 0)) throw usage_error("aprctl tune: --seconds must be more than 0");
+  EngineRequest asked = Engine::request(line);
+  if (asked.load.n_ctx == 0) asked.load.n_ctx = asked.load.n_batch;  // nothing is generated
+  // From the backend's own choices: a profile that is there would be what is measured against.
+  if (!line.has("profile")) asked.profile = Profile{};
+  Engine engine(line, asked);
+
+  TuneRequest request{};
+  request.backend = &engine.device().backend();
+  request.session = engine.session().handle();
+  request.plan = &engine.plan();
+  request.templates = engine.templates();
+  request.arch = engine.device().info().arch;
+  request.ops = {"linear"};
+  request.all_tokens = line.flag("all");
+  request.seconds = line.get<double>("seconds");
+  request.repetitions = line.get<uint32_t>("repetitions");
+  request.int8_bound = kMargin * 2 * kInt8Noise;
+  request.float_bound = kMargin * 2 * kFloatNoise;
+  request.journal = output + ".journal";
+  const ProfileStamp stamp = make_stamp(engine.device().info(), engine.templates(), engine.plan());
+  Profile profile;
+  profile.backend = engine.asked().backend;
+  profile.stamp = stamp;
+  request.identity = sha256_hex(to_toml(profile, {}) + file_hash(executable_path().string()) +
+                                kernels_hash(*request.backend, request.session) +
+                                fmt::format("{} {}", engine.asked().load.n_batch, request.repetitions));
+  const bool terminal = isatty(STDERR_FILENO) && log_level() <= LogLevel::Info;
+  const double peak = engine.device().measure_bandwidth();
+  request.progress = [&](size_t done, size_t total, const TuneSpec& spec, const TunedSpec* found) {
+    if (found == nullptr) {
+      if (terminal) fmt::print(stderr, "\r\033[K[{}/{}] {}", done + 1, total, spec.spec.substr(0, 64));
+      return;
+    }
+    if (terminal) fmt::print(stderr, "\r\033[K");
+    log_info("[{}/{}] {}", done, total, spec.spec);
+    log_info("  {:.1f} us, {}; {} candidates, {} failed, {} inexact", found->best_us,
+             floor_text(spec, found->best_us, peak), found->tried, found->failed, found->inexact);
+    if (!found->params.empty()) log_info("  instead of {:.1f} us: {}", found->base_us, found->config);
+  };
+  const auto start = std::chrono::steady_clock::now();
+  const TuneOutcome outcome = tune(request);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  profile.summary = fmt::format("tuned for {} on {}",
+                                engine.model().meta.find_string("general.name").value_or(engine.plan().arch),
+                                engine.device().info().name);
+  profile.rules = rules_of(outcome, profile.backend, engine.templates());
+  double base = 0, best = 0;
+  for (size_t i = 0; i < outcome.specs.size(); ++i)
+    if (outcome.found[i] && outcome.specs[i].m_min == 1) {
+      base += outcome.found[i]->base_us * static_cast<double>(outcome.specs[i].launches.size());
+      best += outcome.found[i]->best_us * static_cast<double>(outcome.specs[i].launches.size());
+    }
+  write_file_atomically(
+      output,
+      to_toml(profile, {"Written by aprctl tune: kernels' parameters that measured faster than the defaults.",
+                        fmt::format("Products of one token: {:.1f} us instead of {:.1f}.", best, base)}));
+  // What this profile says must be what a load accepts.
+  (void)put_in_force(read_profile(output), {}, profile.backend, engine.templates(), stamp);
+  std::error_code ignored;
+  if (outcome.complete) std::filesystem::remove(request.journal, ignored);
+  if (line.flag("json")) {
+    ordered_json out = engine.report();
+    out["output"] = output, out["seconds"] = seconds, out["complete"] = outcome.complete,
+    out["resumed"] = outcome.resumed;
+    out["peak_gbs"] = peak, out["rules_written"] = profile.rules.size(), out["decode_default_us"] = base,
+    out["decode_best_us"] = best;
+    out["specs"] = outcome_json(outcome, peak);
+    fmt::print("{}\n", out.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+    return kExitOk;
+  }
+  fmt::print("{}: {} rules for {} kinds of products, in {:.1f} s{}\n", output, profile.rules.size(),
+             outcome.specs.size(), seconds,
+             outcome.resumed > 0 ? fmt::format(" ({} taken from {})", outcome.resumed, request.journal) : "");
+  fmt::print("products of one token: {:.1f} us instead of {:.1f}\n", best, base);
+  if (!outcome.complete)
+    fmt::print("the time was over before all were searched; run it again to go on, or with more --seconds\n");
+  return kExitOk;
+}
+
+}  // namespace apr::ctl

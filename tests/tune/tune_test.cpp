@@ -1,0 +1,218 @@
+// The search, against a backend whose times are a formula.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+
+#include "apr/rules.hpp"
+#include "core/base/error.h"
+#include "core/profile/select.h"
+#include "core/tune/tune.h"
+#include "tests/base/temp_dir.h"
+
+using namespace apr;
+
+namespace {
+
+// Four launches: q, k and v in one (two layers, of which the second has another v), and ffn_down twice.
+struct World {
+  double (*microseconds)(int64_t rows, int64_t depth) = [](int64_t, int64_t) { return 10.0; };
+  double (*error)(int64_t rows, int64_t depth) = [](int64_t, int64_t) { return 0.0; };
+  int64_t fails_at_rows = -1;
+  uint32_t measured = 0;
+  uint32_t stop_after = UINT32_MAX;  // calls; then an error, as when the program is killed
+} world;
+
+struct Kernel {
+  uint32_t launch;
+  const char *weight, *role, *format;
+  uint64_t n, k;
+  const char* spec;
+};
+constexpr Kernel kKernels[] = {
+    {0, "blk.0.attn_q", "attn_q", "q4_k", 64, 64, "qkv a"},
+    {0, "blk.0.attn_v", "attn_v", "q4_k", 32, 64, "qkv a"},
+    {1, "blk.1.attn_q", "attn_q", "q4_k", 64, 64, "qkv b"},
+    {1, "blk.1.attn_v", "attn_v", "q6_k", 32, 64, "qkv b"},
+    {2, "blk.0.ffn_down", "ffn_down", "q6_k", 64, 128, "down"},
+    {3, "blk.1.ffn_down", "ffn_down", "q6_k", 64, 128, "down"},
+};
+
+apr_status info(apr_session*, apr_session_info* out, apr_error*) {
+  return out->n_kernels = std::size(kKernels), APR_OK;
+}
+
+apr_status kernel(apr_session*, uint32_t index, apr_kernel_info* out, apr_error*) {
+  const Kernel& k = kKernels[index];
+  out->stage = k.weight, out->weight = k.weight, out->format = k.format, out->layout = "planar",
+  out->kernel = "gemv", out->config = "";
+  out->op = "linear", out->spec = k.spec, out->rule = "", out->rejected = "", out->n = k.n, out->k = k.k;
+  out->bytes = k.n * k.k, out->m_min = out->m_max = 1, out->launch = k.launch;
+  return APR_OK;
+}
+
+apr_status measure(apr_session*, uint32_t, uint32_t, const apr_kernel_rule* const* candidates, uint32_t n,
+                   apr_measurement* results, apr_error* error) {
+  if (world.measured++ >= world.stop_after) return std::strcpy(error->message, "killed"), APR_FAILED;
+  for (uint32_t i = 0; i < n; ++i) {
+    int64_t rows = 2, depth = 0;
+    for (uint32_t v = 0; candidates[i] != nullptr && v < candidates[i]->n_values; ++v)
+      (std::strcmp(candidates[i]->values[v].name, "rows") == 0 ? rows : depth) =
+          candidates[i]->values[v].value;
+    results[i].status = rows == world.fails_at_rows ? APR_FAILED : APR_OK;
+    if (results[i].status != APR_OK) std::strcpy(results[i].message, "does not compile");
+    results[i].microseconds = world.microseconds(rows, depth);
+    results[i].spread = 0.05;
+    results[i].error = world.error(rows, depth);
+  }
+  return APR_OK;
+}
+
+const apr_backend kBackend = [] {
+  apr_backend b{};
+  b.struct_size = sizeof b;
+  b.name = "fake";
+  b.session_info = info, b.kernel = kernel, b.measure = measure;
+  return b;
+}();
+
+struct Fixture {
+  std::vector<apr_weight> weights;
+  std::vector<const apr_weight*> list;
+  apr_plan plan{};
+  TuneRequest request{};
+
+  Fixture() {
+    world = {};
+    for (const Kernel& k : kKernels)
+      weights.push_back({sizeof(apr_weight), k.weight, k.role, 0, nullptr, k.n, k.k, nullptr, 0});
+    for (const apr_weight& w : weights) list.push_back(&w);
+    plan.weights = list.data(), plan.n_weights = static_cast<uint32_t>(list.size());
+    request.backend = &kBackend;
+    request.plan = &plan;
+    request.templates = {{"gemv",
+                          "linear",
+                          "int",
+                          "",
+                          "",
+                          "",
+                          "1",
+                          1,
+                          8,
+                          {"planar"},
+                          {},
+                          {{"rows", "", {1, 2, 4, 8}, {}, 2}, {"depth", "", {0, 1, 2, 3}, {}, 0}}}};
+    request.seconds = 60;
+    request.int8_bound = 4e-4, request.float_bound = 8e-7;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the fastest parameters are found, also where they depend on each other") {
+  Fixture f;
+  // More rows pay only once loads run ahead, and the parameters are tried in the order rows, depth: it takes
+  // two rounds.
+  world.microseconds = [](int64_t rows, int64_t depth) {
+    return depth != 2 ? 13.0 + static_cast<double>(rows) / 2 : rows == 4 ? 10.0 : 12.0;
+  };
+  const TuneOutcome outcome = tune(f.request);
+  REQUIRE(outcome.specs.size() == 3);
+  CHECK(outcome.complete);
+  for (const auto& found : outcome.found) {
+    REQUIRE(found.has_value());
+    CHECK(found->params == std::map<std::string, int64_t>{{"depth", 2}, {"rows", 4}});
+    CHECK(found->best_us == 10.0);
+    CHECK(found->base_us == 14.0);
+    CHECK(found->tried > 2 * 3);
+  }
+}
+
+TEST_CASE("a gain within the noise changes nothing") {
+  Fixture f;
+  world.microseconds = [](int64_t rows, int64_t) { return rows == 4 ? 9.92 : 10.0; };
+  const TuneOutcome outcome = tune(f.request);
+  for (const auto& found : outcome.found) CHECK(found->params.empty());
+  CHECK(rules_of(outcome, "fake", f.request.templates).empty());
+}
+
+TEST_CASE("what is wrong or does not build is dropped, and said") {
+  Fixture f;
+  world.microseconds = [](int64_t rows, int64_t) { return 20.0 - static_cast<double>(rows); };
+  world.error = [](int64_t rows, int64_t) { return rows == 4 ? std::nan("") : 0.0; };
+  world.fails_at_rows = 8;
+  const TuneOutcome outcome = tune(f.request);
+  for (const auto& found : outcome.found) {
+    CHECK(found->params.empty());
+    CHECK(found->failed >= 1);
+    CHECK(found->inexact >= 1);
+    CHECK(found->note == "does not compile");
+  }
+  // Just beyond the bound is beyond it.
+  world.fails_at_rows = -1;
+  world.error = [](int64_t rows, int64_t) { return rows == 8 ? 5e-4 : 3e-4; };
+  CHECK(tune(f.request).found[0]->params.at("rows") == 4);
+}
+
+TEST_CASE("rules name a tensor that tells demands apart, and match those alone") {
+  Fixture f;
+  world.microseconds = [](int64_t rows, int64_t) { return 20.0 - static_cast<double>(rows); };
+  const TuneOutcome outcome = tune(f.request);
+  const auto rules = rules_of(outcome, "fake", f.request.templates);
+  REQUIRE(rules.size() == 3);
+  KernelRules c;
+  c.add(rules, "fake", f.request.templates);
+  // attn_q is in both kinds of layer, so attn_v decides.
+  for (const auto& [format, hits] : {std::pair{"q4_k", 1}, std::pair{"q6_k", 1}, std::pair{"q8_0", 0}}) {
+    const KernelDemand::Tensor launch[] = {{"blk.0.attn_q", "attn_q", "q4_k", "planar", 64, 64},
+                                           {"blk.0.attn_v", "attn_v", format, "planar", 32, 64}};
+    int matched = 0;
+    for (uint32_t i = 0; i < c.size(); ++i)
+      matched += rule_matches(*c.c()[i], {}, {"linear", 1, 1, "", launch, 2});
+    CHECK(matched == hits);
+  }
+}
+
+TEST_CASE("an interrupted run goes on where it was") {
+  Fixture f;
+  const apr_test::TempDir folder;
+  f.request.journal = folder / "t.journal";
+  f.request.identity = "device, model";
+  world.microseconds = [](int64_t rows, int64_t) { return 20.0 - static_cast<double>(rows); };
+  const TuneOutcome whole = tune(f.request);
+  std::filesystem::remove(f.request.journal);
+  const uint32_t calls = world.measured;
+
+  world.measured = 0;
+  world.stop_after = calls / 2;
+  CHECK_THROWS_AS(tune(f.request), Error);
+  world.stop_after = UINT32_MAX;
+  const uint32_t before = world.measured;
+  const TuneOutcome rest = tune(f.request);
+  CHECK(rest.resumed >= 1);
+  CHECK(world.measured - before < calls);
+  for (size_t i = 0; i < rest.found.size(); ++i) CHECK(rest.found[i]->params == whole.found[i]->params);
+
+  // Of another device, or damaged: nothing is taken.
+  f.request.identity = "another device";
+  CHECK(tune(f.request).resumed == 0);
+  std::ofstream(f.request.journal) << "{\"identity\": \"another device\", \"found\": [{\"key\": 3}]}";
+  CHECK(tune(f.request).resumed == 0);
+}
+
+TEST_CASE("no time: the profile says so by being incomplete") {
+  Fixture f;
+  f.request.seconds = 0;
+  const TuneOutcome outcome = tune(f.request);
+  CHECK_FALSE(outcome.complete);
+  CHECK(world.measured == 0);
+}
+
+TEST_CASE("a backend that cannot measure is refused") {
+  Fixture f;
+  apr_backend old = kBackend;
+  old.struct_size = offsetof(apr_backend, templates);
+  f.request.backend = &old;
+  CHECK_THROWS_WITH_AS(tune(f.request), doctest::Contains("cannot be tuned"), Error);
+}
