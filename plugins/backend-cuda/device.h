@@ -28,6 +28,7 @@ class Gpu {
   int capability() const { return capability_; }  // 90 = 9.0
   int multiprocessors() const { return multiprocessors_; }
   int max_shared() const { return max_shared_; }
+  uint64_t l2_bytes() const { return static_cast<uint64_t>(attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)); }
   uint64_t memory_total() const { return memory_total_; }
   uint64_t memory_free() const;
 

@@ -242,6 +242,10 @@ void Session::measure_weight_ranges() {
   }
 }
 
+BindContext Session::context_of(const Bound& bound) const {
+  return {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
+}
+
 void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vector<std::unique_ptr<Choice>>& choices) {
   const Program& program = bound.program;
   const Arena arena = place_buffers(program, bound.rows);
@@ -263,7 +267,7 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
     }
     bound.buffers.push_back({base, buffer_layout(buffer, bound.rows)});
   }
-  const BindContext context = {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
+  const BindContext context = context_of(bound);
   std::map<int32_t, const char*> stage_of;
   for (uint32_t i = 0; i < plan_.n_ops; ++i) stage_of[plan_.ops[i]->out] = plan_.ops[i]->stage;
   for (size_t i = 0; i < program.steps.size(); ++i) {
@@ -292,7 +296,7 @@ void Session::bind_gathers() {
         step.input[0] = 0;
         step.outputs = {1};
         const std::vector<BoundBuffer> buffers = {{bodies_[b].program.m == 1 ? inlet_of_[v] : outlet_of_[v], {}}, {inlet_of_[v], {}}};
-        const BindContext context = {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + head.state, head.state_layout};
+        const BindContext context = context_of(head);
         gather_launches_.push_back({&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
       }
 }

@@ -252,6 +252,11 @@ apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_
   });
 }
 
+apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
+                   apr_measurement* results, apr_error* error) {
+  return guarded(error, [&] { real(session).measure(index, repetitions, candidates, n, results); });
+}
+
 constexpr apr_backend kBackend = {sizeof(apr_backend),
                                   "cuda",
                                   "NVIDIA GPUs: kernels specialised for the model and compiled at load",
@@ -268,7 +273,7 @@ constexpr apr_backend kBackend = {sizeof(apr_backend),
                                   kernel,
                                   templates,
                                   code,
-                                  nullptr};
+                                  measure};
 constexpr const apr_backend* kBackends[] = {&kBackend};
 
 }  // namespace

@@ -36,6 +36,7 @@ class Rules {
   std::optional<View> view(const apr_weight& weight, Served m) const;
 
   size_t size() const { return rules_.size(); }
+  const BoundRule& front() const { return rules_.front(); }
   size_t passed_over() const { return passed_over_; }
   const std::string& arch() const { return arch_; }
   // One that was asked for by name, or null.

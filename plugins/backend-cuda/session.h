@@ -70,6 +70,8 @@ class Session {
 
   void step(const apr_batch& batch, apr_step_output& output);
   void tap(apr_tap_fn fn, void* user);
+  // As apr_backend.measure. Throws Failure.
+  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results);
   apr_session_info info() const;
   const std::vector<Explained>& explained() const { return explained_; }
   Device& device() const { return device_; }
@@ -101,6 +103,7 @@ class Session {
   void build_generic();
   void bind_program(Bound& bound, CUdeviceptr arena, const std::vector<std::unique_ptr<Choice>>& choices);
   void bind_gathers();
+  BindContext context_of(const Bound& bound) const;
   void measure_weight_ranges();
   void warm_up();
   void capture();

@@ -167,3 +167,49 @@ TEST_CASE("without a device kernels are decided and told, and nothing is compute
   CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options),
                        doctest::Contains("kernels can be decided for sm_80"), StatusError);
 }
+
+TEST_CASE("candidates are built together and compared with the session's own kernel") {
+  TinyShape shape;
+  shape.format = "q4_k", shape.v_format = "q6_k";
+  const TinyPlan tiny(shape);
+  const auto tokens = random_tokens(12, shape.n_vocab, 7);
+  TestSession session(tiny.plan(), {});
+  const auto before = session.feed(tokens);
+  const auto kernels = session.kernels();
+  apr_kernel_rule rows = any_rule("gemv_int"), bad = rows, other = any_rule("gemv_float"),
+                  tile = any_rule("gemm");
+  const apr_rule_value four[] = {{"rows", 4}}, three[] = {{"rows", 3}}, small[] = {{"bm", 64}};
+  rows.values = four, bad.values = three, tile.values = small;
+  rows.n_values = bad.n_values = tile.n_values = 1;
+  apr_error error = {sizeof(apr_error), {}};
+  int measured = 0;
+  for (uint32_t i = 0; i < kernels.size(); ++i) {
+    const std::string op = kernels[i].op;
+    const bool prompt = kernels[i].m_max > 8;
+    const apr_kernel_rule* few[] = {nullptr, &rows, &bad, &other};
+    const apr_kernel_rule* many[] = {nullptr, &tile};
+    const uint32_t n = prompt ? 2 : 4;
+    apr_measurement results[4] = {};
+    for (apr_measurement& r : results) r.struct_size = sizeof r;
+    const apr_status status =
+        cuda_backend().measure(session.session(), i, 2, prompt ? many : few, n, results, &error);
+    CAPTURE(kernels[i].spec);
+    CHECK((status == APR_OK) == (op == "linear"));
+    if (op != "linear") continue;
+    ++measured;
+    CHECK(results[0].status == APR_OK);
+    CHECK(results[0].error == 0);
+    CHECK(results[0].microseconds > 0);
+    CHECK_MESSAGE(results[1].status == APR_OK, results[1].message);
+    CHECK(results[1].error < 1e-6);
+    CHECK(std::string(results[1].config).find(prompt ? "bm=64" : "rows=4") != std::string::npos);
+    if (prompt) continue;
+    CHECK(results[2].status == APR_INVALID);
+    CHECK(std::string(results[2].message).find("rows of gemv_int cannot be 3") != std::string::npos);
+    CHECK(results[3].status == APR_UNSUPPORTED);
+  }
+  CHECK(measured > 20);
+  // The session goes on, from empty sequences.
+  const auto after = session.feed(tokens);
+  CHECK(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)) == 0);
+}
