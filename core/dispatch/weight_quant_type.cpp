@@ -66,7 +66,8 @@ std::string_view name(WeightQuantType type) {
 }
 
 // Sizes as in ggml's block structs (https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h); the
-// 8-bit floats as in the OCP 8-bit floating point specification: one byte an element, no block scale.
+// 8-bit floats are 128 codes of the OCP 8-bit floating point specification and a float32 scale
+// (scaled_block).
 std::optional<QuantGeometry> geometry(WeightQuantType type) {
   switch (type) {
     case WeightQuantType::F32:
@@ -76,9 +77,9 @@ std::optional<QuantGeometry> geometry(WeightQuantType type) {
     case WeightQuantType::BF16:
       return QuantGeometry{1, 2};
     case WeightQuantType::F8_E4M3:
-      return QuantGeometry{1, 1};
+      return QuantGeometry{128, 132};
     case WeightQuantType::F8_E5M2:
-      return QuantGeometry{1, 1};
+      return QuantGeometry{128, 132};
     case WeightQuantType::Q4_0:
       return QuantGeometry{32, 18};
     case WeightQuantType::Q4_1:
@@ -156,6 +157,95 @@ std::optional<uint32_t> gguf_type(WeightQuantType type) {
   not_an_enumerator(type);
 }
 
+// https://github.com/huggingface/safetensors/blob/main/safetensors/src/tensor.rs, enum Dtype.
+std::optional<std::string_view> safetensors_dtype(WeightQuantType type) {
+  switch (type) {
+    case WeightQuantType::F32:
+      return "F32";
+    case WeightQuantType::F16:
+      return "F16";
+    case WeightQuantType::BF16:
+      return "BF16";
+    case WeightQuantType::F8_E4M3:
+      return "F8_E4M3";
+    case WeightQuantType::F8_E5M2:
+      return "F8_E5M2";
+    case WeightQuantType::Q4_0:
+      return std::nullopt;
+    case WeightQuantType::Q4_1:
+      return std::nullopt;
+    case WeightQuantType::Q5_0:
+      return std::nullopt;
+    case WeightQuantType::Q5_1:
+      return std::nullopt;
+    case WeightQuantType::Q8_0:
+      return std::nullopt;
+    case WeightQuantType::Q2_K:
+      return std::nullopt;
+    case WeightQuantType::Q3_K:
+      return std::nullopt;
+    case WeightQuantType::Q4_K:
+      return std::nullopt;
+    case WeightQuantType::Q5_K:
+      return std::nullopt;
+    case WeightQuantType::Q6_K:
+      return std::nullopt;
+    case WeightQuantType::IQ4_NL:
+      return std::nullopt;
+    case WeightQuantType::IQ4_XS:
+      return std::nullopt;
+    case WeightQuantType::MXFP4:
+      return std::nullopt;
+    case WeightQuantType::Extension:
+      return std::nullopt;
+  }
+  not_an_enumerator(type);
+}
+
+std::optional<ScaledBlock> scaled_block(WeightQuantType type) {
+  switch (type) {
+    case WeightQuantType::F32:
+      return std::nullopt;
+    case WeightQuantType::F16:
+      return std::nullopt;
+    case WeightQuantType::BF16:
+      return std::nullopt;
+    case WeightQuantType::F8_E4M3:
+      return ScaledBlock{128, 1};
+    case WeightQuantType::F8_E5M2:
+      return ScaledBlock{128, 1};
+    case WeightQuantType::Q4_0:
+      return std::nullopt;
+    case WeightQuantType::Q4_1:
+      return std::nullopt;
+    case WeightQuantType::Q5_0:
+      return std::nullopt;
+    case WeightQuantType::Q5_1:
+      return std::nullopt;
+    case WeightQuantType::Q8_0:
+      return std::nullopt;
+    case WeightQuantType::Q2_K:
+      return std::nullopt;
+    case WeightQuantType::Q3_K:
+      return std::nullopt;
+    case WeightQuantType::Q4_K:
+      return std::nullopt;
+    case WeightQuantType::Q5_K:
+      return std::nullopt;
+    case WeightQuantType::Q6_K:
+      return std::nullopt;
+    case WeightQuantType::IQ4_NL:
+      return std::nullopt;
+    case WeightQuantType::IQ4_XS:
+      return std::nullopt;
+    case WeightQuantType::MXFP4:
+      return std::nullopt;
+    case WeightQuantType::Extension:
+      return std::nullopt;
+  }
+  not_an_enumerator(type);
+}
+
 std::vector<WeightQuantType> well_known_qtypes() {
   std::vector<WeightQuantType> types;
   for (unsigned i = 0; i < static_cast<unsigned>(WeightQuantType::Extension); ++i) {
@@ -174,6 +264,13 @@ std::optional<WeightQuantType> parse_qtype(std::string_view text) {
 std::optional<WeightQuantType> qtype_of_gguf(uint32_t number) {
   for (const WeightQuantType type : well_known_qtypes()) {
     if (gguf_type(type) == number) return type;
+  }
+  return std::nullopt;
+}
+
+std::optional<WeightQuantType> qtype_of_safetensors(std::string_view dtype) {
+  for (const WeightQuantType type : well_known_qtypes()) {
+    if (safetensors_dtype(type) == dtype) return type;
   }
   return std::nullopt;
 }

@@ -42,17 +42,30 @@ struct QuantGeometry {
   uint32_t block_bytes;     // bytes of one block in the file
 };
 
+// A block that is made at load from single elements, which SafeTensors store in one tensor, and their scale,
+// which is in another: `elements` of them as they are, then the scale as a float32. w = element * scale.
+struct ScaledBlock {
+  uint32_t elements;       // columns
+  uint32_t element_bytes;  // of one
+};
+
 // "q4_k"; Extension gives "extension".
 std::string_view name(WeightQuantType type);
 // nullopt for Extension: its plugin says.
 std::optional<QuantGeometry> geometry(WeightQuantType type);
 // The GGUF tensor type number (ggml_type); nullopt for formats that GGUF does not number.
 std::optional<uint32_t> gguf_type(WeightQuantType type);
+// The SafeTensors dtype that holds single elements of the type: "BF16"; nullopt for blocks that it cannot
+// hold.
+std::optional<std::string_view> safetensors_dtype(WeightQuantType type);
+// nullopt for formats whose blocks come whole.
+std::optional<ScaledBlock> scaled_block(WeightQuantType type);
 
 // Reverse look-ups; nullopt when unknown, never a guess. Names are taken in either case ("Q4_K"); "extension"
 // is no name of a format and gives nullopt.
 std::optional<WeightQuantType> parse_qtype(std::string_view name);
 std::optional<WeightQuantType> qtype_of_gguf(uint32_t gguf_type);
+std::optional<WeightQuantType> qtype_of_safetensors(std::string_view dtype);
 // All well-known types, in enumerator order, without Extension.
 std::vector<WeightQuantType> well_known_qtypes();
 

@@ -20,11 +20,12 @@ struct Facts {
 
 // Written down a second time, from the published definitions, so that a slip in the program's switches shows.
 const std::map<std::string, Facts> kFacts{
-    {"f32", {1, 4, 0}},         {"f16", {1, 2, 1}},       {"bf16", {1, 2, 30}},     {"f8_e4m3", {1, 1, -1}},
-    {"f8_e5m2", {1, 1, -1}},    {"q4_0", {32, 18, 2}},    {"q4_1", {32, 20, 3}},    {"q5_0", {32, 22, 6}},
-    {"q5_1", {32, 24, 7}},      {"q8_0", {32, 34, 8}},    {"q2_k", {256, 84, 10}},  {"q3_k", {256, 110, 11}},
-    {"q4_k", {256, 144, 12}},   {"q5_k", {256, 176, 13}}, {"q6_k", {256, 210, 14}}, {"iq4_nl", {32, 18, 20}},
-    {"iq4_xs", {256, 136, 23}}, {"mxfp4", {32, 17, 39}},
+    {"f32", {1, 4, 0}},          {"f16", {1, 2, 1}},          {"bf16", {1, 2, 30}},
+    {"f8_e4m3", {128, 132, -1}}, {"f8_e5m2", {128, 132, -1}}, {"q4_0", {32, 18, 2}},
+    {"q4_1", {32, 20, 3}},       {"q5_0", {32, 22, 6}},       {"q5_1", {32, 24, 7}},
+    {"q8_0", {32, 34, 8}},       {"q2_k", {256, 84, 10}},     {"q3_k", {256, 110, 11}},
+    {"q4_k", {256, 144, 12}},    {"q5_k", {256, 176, 13}},    {"q6_k", {256, 210, 14}},
+    {"iq4_nl", {32, 18, 20}},    {"iq4_xs", {256, 136, 23}},  {"mxfp4", {32, 17, 39}},
 };
 
 }  // namespace
@@ -54,6 +55,30 @@ TEST_CASE("an extension has no geometry and no number of its own") {
   CHECK(name(WeightQuantType::Extension) == "extension");
   CHECK_FALSE(geometry(WeightQuantType::Extension).has_value());
   CHECK_FALSE(apr::gguf_type(WeightQuantType::Extension).has_value());
+}
+
+TEST_CASE("what SafeTensors hold") {
+  const std::map<std::string, WeightQuantType> dtypes{{"F32", WeightQuantType::F32},
+                                                      {"F16", WeightQuantType::F16},
+                                                      {"BF16", WeightQuantType::BF16},
+                                                      {"F8_E4M3", WeightQuantType::F8_E4M3},
+                                                      {"F8_E5M2", WeightQuantType::F8_E5M2}};
+  for (const auto& [dtype, type] : dtypes) CHECK(apr::qtype_of_safetensors(dtype) == type);
+  for (const char* dtype : {"F64", "I8", "bf16", "F8_E8M0", ""})
+    CHECK_FALSE(apr::qtype_of_safetensors(dtype));
+  for (const WeightQuantType type : apr::well_known_qtypes()) {
+    const auto dtype = apr::safetensors_dtype(type);
+    if (dtype) CHECK(dtypes.at(std::string(*dtype)) == type);
+    const auto block = apr::scaled_block(type);
+    if (!block) continue;
+    // The elements and a float32 scale are the whole block.
+    const auto shape = geometry(type);
+    CHECK(shape->block_elements == block->elements);
+    CHECK(shape->block_bytes == block->elements * block->element_bytes + 4);
+  }
+  CHECK(apr::scaled_block(WeightQuantType::F8_E4M3));
+  CHECK(apr::scaled_block(WeightQuantType::F8_E5M2));
+  CHECK_FALSE(apr::scaled_block(WeightQuantType::Q8_0));
 }
 
 TEST_CASE("look-ups never guess") {

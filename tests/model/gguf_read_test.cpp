@@ -312,10 +312,10 @@ TEST_CASE("extension formats: the file says their block, and the name is kept") 
   RawGguf raw;
   const auto numbers = [](uint32_t a, uint32_t b) { return Bytes().u32(a).u32(b).out; };
   raw.keys = {array_key("apr.extension_formats", 8, 2, Bytes().str("vendor.nf4").str("f8_e4m3").out),
-              array_key("apr.extension_block_elements", 4, 2, numbers(64, 1)),
-              array_key("apr.extension_block_bytes", 4, 2, numbers(34, 1))};
-  raw.tensors = {{"a", {128, 2}, 0xA9800000, 0}, {"b", {10}, 0xA9800001, 160}};
-  raw.data_bytes = 160 + 10;
+              array_key("apr.extension_block_elements", 4, 2, numbers(64, 128)),
+              array_key("apr.extension_block_bytes", 4, 2, numbers(34, 132))};
+  raw.tensors = {{"a", {128, 2}, 0xA9800000, 0}, {"b", {128}, 0xA9800001, 160}};
+  raw.data_bytes = 160 + 132;
   const GgufPart part = parse(raw);
   CHECK(part.tensors[0].qtype == WeightQuantType::Extension);
   CHECK(part.tensors[0].format == "vendor.nf4");
@@ -340,17 +340,17 @@ TEST_CASE("extension formats: the file says their block, and the name is kept") 
             }),
             "has 2 names, but there are 2 block sizes in elements and 1 in bytes");
   CHECK_HAS(error_with([&](RawGguf& r) {
-              r.keys[1] = array_key("apr.extension_block_elements", 4, 2, numbers(0, 1));
+              r.keys[1] = array_key("apr.extension_block_elements", 4, 2, numbers(0, 128));
             }),
             "extension format 'vendor.nf4' has blocks of 0 elements");
   CHECK_HAS(error_with([&](RawGguf& r) {
-              r.keys[1] = array_key("apr.extension_block_elements", 5, 2, numbers(0xFFFFFFFF, 1));
+              r.keys[1] = array_key("apr.extension_block_elements", 5, 2, numbers(0xFFFFFFFF, 128));
             }),
             "has blocks of 0 elements");
   CHECK_HAS(error_with([&](RawGguf& r) {
               r.keys[2] = array_key("apr.extension_block_bytes", 4, 2, numbers(34, 2));
             }),
-            "format 'f8_e4m3' has blocks of 1 elements in 1 bytes, but the file says 1 in 2");
+            "format 'f8_e4m3' has blocks of 128 elements in 132 bytes, but the file says 128 in 2");
   CHECK_HAS(error_with([](RawGguf& r) {
               r.keys[0] = array_key("apr.extension_formats", 8, 2, Bytes().str("q4_k").str("f8_e4m3").out);
             }),

@@ -37,7 +37,7 @@ std::vector<apr::GgufTensor> sample_tensors() {
       apr::gguf_tensor("blk.0.attn_q.weight", WeightQuantType::Q4_K, {256, 3}),
       apr::gguf_tensor("blk.0.experts.weight", WeightQuantType::Q8_0, {64, 2, 3}),
       apr::gguf_tensor("token_embd.weight", WeightQuantType::BF16, {7, 4}),
-      apr::gguf_tensor("blk.0.ffn_up.weight", WeightQuantType::F8_E4M3, {9, 2}),
+      apr::gguf_tensor("blk.0.ffn_up.weight", WeightQuantType::F8_E4M3, {256, 2}),
       {"blk.0.ffn_down.weight", WeightQuantType::Extension, "vendor.nf4", {128, 2}, {64, 34}},
   };
 }

@@ -9,6 +9,7 @@
 #include "plugins/quant-f16/bf16.h"
 #include "plugins/quant-f16/f16.h"
 #include "plugins/quant-f32/codec.h"
+#include "plugins/quant-fp8/fp8.h"
 #include "plugins/quant-low-k/q2_k.h"
 #include "plugins/quant-low-k/q3_k.h"
 #include "plugins/quant-q4-0/q4_0.h"
@@ -87,7 +88,7 @@ void check_codec(const char* name) {
     CHECK(codec.run == Codec::kRun);
     CHECK(codec.kind == (Codec::kInteger ? APR_CODEC_INTEGER : APR_CODEC_FLOAT));
     CHECK(codec.layouts[0]->name == std::string("row_major"));
-    CHECK(std::string(codec.source).find("struct " + std::string(codec.cpp_type).substr(5) + " {") !=
+    CHECK(std::string(codec.source).find("struct " + std::string(codec.cpp_type).substr(5) + " ") !=
           std::string::npos);
   }
 
@@ -182,3 +183,5 @@ TEST_CASE("codec q3_k") { check_codec<Q3K>("q3_k"); }
 TEST_CASE("codec iq4_nl") { check_codec<IQ4_NL>("iq4_nl"); }
 TEST_CASE("codec iq4_xs") { check_codec<IQ4_XS>("iq4_xs"); }
 TEST_CASE("codec mxfp4") { check_codec<MXFP4>("mxfp4"); }
+TEST_CASE("codec f8_e4m3") { check_codec<F8_E4M3>("f8_e4m3"); }
+TEST_CASE("codec f8_e5m2") { check_codec<F8_E5M2>("f8_e5m2"); }

@@ -181,16 +181,49 @@ void mxfp4(const uint8_t* block, float* w) {
   }
 }
 
+// Codes with 1 sign, 7 - kMantissa exponent and kMantissa mantissa bits, then the float32 scale.
+template <int kMantissa>
+void scaled_f8(const uint8_t* block, float* w) {
+  constexpr int kBias = (1 << (6 - kMantissa)) - 1, kTop = (1 << (7 - kMantissa)) - 1,
+                kOnes = (1 << kMantissa) - 1;
+  float scale;
+  std::memcpy(&scale, block + 128, 4);
+  for (int j = 0; j < 128; ++j) {
+    const int exponent = (block[j] & 127) >> kMantissa, mantissa = block[j] & kOnes;
+    float value = exponent == 0
+                      ? std::ldexp(static_cast<float>(mantissa), 1 - kBias - kMantissa)
+                      : std::ldexp(static_cast<float>(kOnes + 1 + mantissa), exponent - kBias - kMantissa);
+    // E4M3 gives up infinity for range: only all ones are special.
+    if (kMantissa == 3 && exponent == kTop && mantissa == kOnes) value = NAN;
+    if (kMantissa == 2 && exponent == kTop) value = mantissa ? NAN : INFINITY;
+    w[j] = (block[j] & 128 ? -value : value) * scale;
+  }
+}
+
 }  // namespace
 
 ReferenceBlock reference(const std::string& name) {
   constexpr struct {
     const char* name;
     ReferenceBlock block;
-  } kAll[] = {{"f32", f32},   {"f16", f16},       {"bf16", bf16},     {"q4_0", q4_0},
-              {"q4_1", q4_1}, {"q5_0", q5_0},     {"q5_1", q5_1},     {"q8_0", q8_0},
-              {"q2_k", q2_k}, {"q3_k", q3_k},     {"q4_k", q4_k},     {"q5_k", q5_k},
-              {"q6_k", q6_k}, {"iq4_nl", iq4_nl}, {"iq4_xs", iq4_xs}, {"mxfp4", mxfp4}};
+  } kAll[] = {{"f32", f32},
+              {"f16", f16},
+              {"bf16", bf16},
+              {"q4_0", q4_0},
+              {"q4_1", q4_1},
+              {"q5_0", q5_0},
+              {"q5_1", q5_1},
+              {"q8_0", q8_0},
+              {"q2_k", q2_k},
+              {"q3_k", q3_k},
+              {"q4_k", q4_k},
+              {"q5_k", q5_k},
+              {"q6_k", q6_k},
+              {"iq4_nl", iq4_nl},
+              {"iq4_xs", iq4_xs},
+              {"mxfp4", mxfp4},
+              {"f8_e4m3", scaled_f8<3>},
+              {"f8_e5m2", scaled_f8<2>}};
   for (const auto& entry : kAll)
     if (name == entry.name) return entry.block;
   return nullptr;

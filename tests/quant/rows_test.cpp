@@ -57,14 +57,15 @@ struct Baseline {
   int columns;    // that share a scale
   double normal;  // measured: RMS error on normal weights, relative to their RMS
 };
-constexpr Baseline kBaselines[] = {{"q4_0", 16, false, 32, 0.079978},   {"q4_1", 16, true, 32, 0.068732},
-                                   {"q5_0", 32, false, 32, 0.039354},   {"q5_1", 32, true, 32, 0.033123},
-                                   {"q8_0", 255, false, 32, 0.004771},  {"q2_k", 4, true, 16, 0.258693},
-                                   {"q3_k", 8, false, 16, 0.143542},    {"q4_k", 16, true, 32, 0.069251},
-                                   {"q5_k", 32, true, 32, 0.034116},    {"q6_k", 64, false, 16, 0.016755},
-                                   {"iq4_nl", 16, false, 32, 0.073494}, {"iq4_xs", 16, false, 32, 0.073447},
-                                   {"mxfp4", 0, false, 32, 0.112412},   {"f32", 0, false, 1, 0.0},
-                                   {"f16", 0, false, 1, 0.000207},      {"bf16", 0, false, 1, 0.001650}};
+constexpr Baseline kBaselines[] = {{"q4_0", 16, false, 32, 0.079978},    {"q4_1", 16, true, 32, 0.068732},
+                                   {"q5_0", 32, false, 32, 0.039354},    {"q5_1", 32, true, 32, 0.033123},
+                                   {"q8_0", 255, false, 32, 0.004771},   {"q2_k", 4, true, 16, 0.258693},
+                                   {"q3_k", 8, false, 16, 0.143542},     {"q4_k", 16, true, 32, 0.069251},
+                                   {"q5_k", 32, true, 32, 0.034116},     {"q6_k", 64, false, 16, 0.016755},
+                                   {"iq4_nl", 16, false, 32, 0.073494},  {"iq4_xs", 16, false, 32, 0.073447},
+                                   {"mxfp4", 0, false, 32, 0.112412},    {"f32", 0, false, 1, 0.0},
+                                   {"f8_e4m3", 0, false, 128, 0.025685}, {"f8_e5m2", 0, false, 128, 0.051075},
+                                   {"f16", 0, false, 1, 0.000207},       {"bf16", 0, false, 1, 0.001650}};
 
 std::vector<float> round_to_nearest(const Baseline& b, const std::vector<float>& x) {
   std::vector<float> back(x.size());
@@ -166,6 +167,51 @@ TEST_CASE("single-element formats decode every bit pattern and every length") {
   }
 }
 
+TEST_CASE("8-bit floats round to the nearest code, ties to the even one") {
+  for (const char* name : {"f8_e4m3", "f8_e5m2"}) {
+    const auto* f = find_format(name);
+    if (!f) continue;
+    CAPTURE(std::string(name));
+    // All finite codes, with a scale of 1.
+    std::vector<std::pair<float, uint8_t>> table;
+    for (int code = 0; code < 128; ++code) {
+      uint8_t block[132] = {static_cast<uint8_t>(code)};
+      const float one = 1.0f;
+      std::memcpy(block + 128, &one, 4);
+      float values[128];
+      f->dequantize(block, 1, 128, values);
+      if (std::isfinite(values[0])) table.emplace_back(values[0], static_cast<uint8_t>(code));
+    }
+    const float greatest = table.back().first;
+    CHECK(greatest == (name == std::string("f8_e4m3") ? 448.0f : 57344.0f));
+    Random random(29);
+    std::vector<float> x(128);
+    std::vector<uint8_t> block(132);
+    for (int round = 0; round < 400; ++round) {
+      x[0] = -greatest;  // so that the scale is 1
+      for (size_t i = 1; i < x.size(); ++i) {
+        const size_t at = random() % table.size(), next = std::min(at + 1, table.size() - 1);
+        const float low = table[at].first, high = table[next].first;
+        const float part[] = {0.0f, 0.5f, 0.25f, 0.4999f, 0.5001f};  // of the way to the next code
+        x[i] = low + (high - low) * part[random() % 5];
+        if (random() % 2) x[i] = -x[i];
+      }
+      Message message;
+      REQUIRE(f->quantize(x.data(), 1, 128, nullptr, block.data(), &message) == APR_OK);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double wanted = std::fabs(double{x[i]});
+        auto nearest = table[0];
+        for (const auto& entry : table) {
+          const double miss = std::fabs(entry.first - wanted), least = std::fabs(nearest.first - wanted);
+          if (miss < least || (miss == least && entry.second % 2 == 0)) nearest = entry;
+        }
+        REQUIRE((block[i] & 127) == nearest.second);
+        REQUIRE((block[i] >> 7) == (std::signbit(x[i]) ? 1 : 0));
+      }
+    }
+  }
+}
+
 TEST_CASE("f16 and bf16 round to nearest even") {
   struct Case {
     const char* format;
@@ -216,7 +262,8 @@ TEST_CASE("what cannot be packed is refused with its place") {
     if (f->block_elements > 1)
       CHECK(f->quantize(x.data(), 1, k + 1, nullptr, packed.data(), &message) == APR_INVALID);
     // A scale beyond a half's range would be an infinity in the file.
-    if (std::string(f->name) != "f32" && std::string(f->name) != "bf16" && std::string(f->name) != "mxfp4") {
+    const std::string name = f->name;
+    if (name != "f32" && name != "bf16" && name != "mxfp4" && !name.starts_with("f8_")) {
       const std::vector<float> huge(rows * k, 3e30f);
       CHECK(f->quantize(huge.data(), rows, k, nullptr, packed.data(), &message) == APR_INVALID);
       CHECK(message.text().find("row 0") != std::string::npos);
@@ -295,19 +342,19 @@ TEST_CASE("the quantiser's error") {
 TEST_CASE("weights of any size that a format can hold") {
   // Powers of two from the least to the greatest: what does not overflow comes back to within the format's
   // coarseness, also where the squares that a search compares would overflow.
-  for (const char* name : {"f32", "bf16", "mxfp4"}) {
+  for (const char* name : {"f32", "bf16", "mxfp4", "f8_e4m3", "f8_e5m2"}) {
     const auto* f = find_format(name);
     if (!f) continue;
     for (int exponent = -120; exponent <= 125; ++exponent) {
       CAPTURE(std::string(name));
       CAPTURE(exponent);
-      std::vector<float> x(64), back(64);
+      std::vector<float> x(128), back(128);
       for (size_t i = 0; i < x.size(); ++i)
         x[i] = std::ldexp(static_cast<float>(i % 13) - 6.0f, exponent - 1);
-      std::vector<uint8_t> packed(row_bytes(*f, 64));
+      std::vector<uint8_t> packed(row_bytes(*f, 128));
       Message message;
-      REQUIRE(f->quantize(x.data(), 1, 64, nullptr, packed.data(), &message) == APR_OK);
-      f->dequantize(packed.data(), 1, 64, back.data());
+      REQUIRE(f->quantize(x.data(), 1, 128, nullptr, packed.data(), &message) == APR_OK);
+      f->dequantize(packed.data(), 1, 128, back.data());
       for (size_t i = 0; i < x.size(); ++i) REQUIRE(std::fabs(back[i] - x[i]) <= std::ldexp(0.5f, exponent));
     }
   }

@@ -17,6 +17,7 @@ _CODECS = {
     "q5_k": ("Q5K", "quant-q5k/codec.h"), "f16": ("F16", "quant-f16/f16.h"), "bf16": ("BF16", "quant-f16/bf16.h"),
     "q4_0": ("Q4_0", "quant-q4-0/q4_0.h"), "q4_1": ("Q4_1", "quant-q4-0/q4_1.h"), "q5_0": ("Q5_0", "quant-q4-0/q5_0.h"),
     "q5_1": ("Q5_1", "quant-q4-0/q5_1.h"), "q8_0": ("Q8_0", "quant-q4-0/q8_0.h"),
+    "f8_e4m3": ("F8_E4M3", "quant-fp8/fp8.h"), "f8_e5m2": ("F8_E5M2", "quant-fp8/fp8.h"),
 }
 
 

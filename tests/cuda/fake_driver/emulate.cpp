@@ -11,6 +11,7 @@
 #include "plugins/quant-f16/bf16.h"
 #include "plugins/quant-f16/f16.h"
 #include "plugins/quant-f32/codec.h"
+#include "plugins/quant-fp8/fp8.h"
 #include "plugins/quant-q4-0/q4_0.h"
 #include "plugins/quant-q4-0/q4_1.h"
 #include "plugins/quant-q4-0/q5_0.h"
@@ -87,6 +88,8 @@ const RowReader& reader(const std::string& layout) {
     add_codec<IQ4_NL>(r, "apr::IQ4_NL");
     add_codec<IQ4_XS>(r, "apr::IQ4_XS");
     add_codec<MXFP4>(r, "apr::MXFP4");
+    add_codec<F8_E4M3>(r, "apr::F8_E4M3");
+    add_codec<F8_E5M2>(r, "apr::F8_E5M2");
     return r;
   }();
   const auto found = readers.find(layout);
