@@ -182,6 +182,7 @@ class Decider {
     choice->rejected = config->rejected;
     if (bound != nullptr) choice->rule = bound->rule->origin;
     choice->source = specialise(registry_, step.spec, *config, target_);
+    choice->source.rule = choice->rule;
     choice->key = cache_key(choice->source, options_.compiler);
     return choice;
   }

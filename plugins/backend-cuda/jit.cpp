@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "plugins/backend-cuda/failure.h"
+
 namespace apr::cuda {
 
 std::string compiler_version(const Nvrtc& nvrtc) { return fmt::format("NVRTC {}.{}", nvrtc.major, nvrtc.minor); }
@@ -16,7 +18,13 @@ std::string compiler_version(const Nvrtc& nvrtc) { return fmt::format("NVRTC {}.
 CompileFn nvrtc_compiler(const Nvrtc& nvrtc) {
   return [&nvrtc](const Specialised& source) {
     // Lines before the template's own belong to the prelude and are named so; #line gives the rest the file's name.
-    Compiled compiled = compile(nvrtc, "prelude of " + source.name, source.source, source.headers, source.options);
+    Compiled compiled;
+    try {
+      compiled = compile(nvrtc, "prelude of " + source.name, source.source, source.headers, source.options);
+    } catch (const Failure& e) {
+      if (source.rule.empty()) throw;
+      throw failure(e.status(), "{}: the kernel that this rule chose cannot be built: {}", source.rule, e.what());
+    }
     return BuiltKernel{std::move(compiled.cubin), std::move(compiled.ptx), source.source, source.summary};
   };
 }

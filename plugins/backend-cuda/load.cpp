@@ -112,7 +112,7 @@ void Session::build_and_upload(const apr_load_options& options) {
   std::vector<std::string> summaries;
   for (Choice* choice : all) {
     const auto [at, fresh] = by_key.emplace(choice->key, sources.size());
-    if (fresh) sources.push_back(choice->source), summaries.push_back(choice->source.summary);
+    if (fresh) sources.push_back(choice->source), summaries.push_back(choice->source.summary + (choice->rule.empty() ? "" : fmt::format(" (rule {})", choice->rule)));
     choice->kernel = at->second;
   }
 

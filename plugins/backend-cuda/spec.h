@@ -80,6 +80,7 @@ struct Specialised {
   std::vector<NamedText> headers;    // those that the source includes, directly or not
   std::vector<std::string> options;  // of NVRTC; empty for literal PTX
   bool literal;
+  std::string rule = {};             // origin of the rule that asked for it, for messages; no part of the key
 };
 
 Specialised specialise(const Registry& registry, const KernelSpec& spec, const KernelConfig& config, const Target& target);
