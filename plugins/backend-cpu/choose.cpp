@@ -154,7 +154,9 @@ Chooser::Bound Chooser::bind(const apr_kernel_rule& rule) const {
     if (std::find(c.values, c.values + c.n_values, v.value) == c.values + c.n_values)
       fail(APR_INVALID, "%s: %s of %s cannot be %lld", rule.origin, v.name, rule.kernel,
            static_cast<long long>(v.value));
-    if (*param == Param::Isa && v.value > most_)
+    // A rule for another instruction set's devices never matches here.
+    const bool for_this = !rule.arch || rule_arch_matches(rule.arch, isa_name(most_));
+    if (*param == Param::Isa && v.value > most_ && for_this)
       fail(APR_INVALID, "%s: isa = \"%s\" is more than this device has: %s", rule.origin, kIsaNames[v.value],
            isa_name(most_));
   }

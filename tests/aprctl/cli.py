@@ -143,6 +143,8 @@ def kernels():
         expect(0, ["run", "-p", "x", "-n", "1", "--threads", "1", "--profile", path], "rules chose")
         expect(0, ["run", "-p", "x", "-n", "1", "--threads", "2", "--profile", path], "rules are not used", "2 threads", "instead of 1 thread")
     expect(2, ["tune", "-r", "0"], "repetitions")
+    # Rules for other devices than this one are no obstacle.
+    expect(0, ["run", "-p", "x", "-n", "1", "--profile", "cpu-avx512"], "0 of 2 rules", env={"APR_CPU_ISA": "portable"})
 
 
 # NMSE of llama.cpp v0.5.0 on its CPU against the float64 logits (the golden folder's README.md).
