@@ -18,7 +18,7 @@ constexpr int kWarp = 32;
 #define APR_LAUNCH extern "C" __constant__ apr::LaunchShape apr_launch
 
 constexpr LaunchShape launch_shape(int grid_x, int grid_y, int grid_z, int block, int shared, int tile_m,
-                                   uint32_t flags, int cluster_x, int scratch) {
+                                   uint32_t flags, int cluster_x, int scratch, int ahead = 0) {
   return {static_cast<uint32_t>(grid_x),
           static_cast<uint32_t>(grid_y),
           static_cast<uint32_t>(grid_z),
@@ -27,7 +27,8 @@ constexpr LaunchShape launch_shape(int grid_x, int grid_y, int grid_z, int block
           static_cast<uint32_t>(tile_m),
           flags,
           static_cast<uint32_t>(cluster_x),
-          static_cast<uint32_t>(scratch)};
+          static_cast<uint32_t>(scratch),
+          static_cast<uint32_t>(ahead)};
 }
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return (a + b - 1) / b * b; }
@@ -143,6 +144,18 @@ APR_DEV void prefetch_l2(const uint8_t* p, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from),
                "r"(static_cast<uint32_t>(to - from)));
 #endif
+}
+
+// This CTA's part of what `ctas` CTAs together ask the L2 for.
+template <int kThreads>
+APR_DEV void ask_ahead(const Ahead (&ranges)[kMaxAhead], uint32_t cta, uint32_t ctas) {
+  constexpr uint32_t kPiece = 4096;
+#pragma unroll 1
+  for (int r = 0; r < kMaxAhead; ++r) {
+    // Neighbouring pieces go to different multiprocessors.
+    for (uint32_t at = (threadIdx.x * ctas + cta) * kPiece; at < ranges[r].bytes; at += kThreads * ctas * kPiece)
+      prefetch_l2(ranges[r].data + at, min(kPiece, ranges[r].bytes - at));
+  }
 }
 
 // ---- clusters (sm_90) -------------------------------------------------------------------------------------

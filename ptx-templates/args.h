@@ -93,6 +93,7 @@ struct LaunchShape {
   uint32_t cluster_x;      // CTAs of a cluster, 1 = none
   uint32_t scratch_bytes;  // device memory for args.scratch: zeroed once at load, own to this kernel; kernels
                            // of one specialisation that run one after the other share it
+  uint32_t ahead_bytes;    // of the next kernels' weights that this one asks the L2 for: args.ahead
 };
 
 // ---- device-resident state of a step ----------------------------------------------------------------------
@@ -110,6 +111,14 @@ struct StepState {
 struct Weight {
   const uint8_t* plane[4];  // [kN][kK / block][plane_bytes]; 256-byte aligned
 };
+
+// Weights that a later kernel reads first. They depend on nothing, so that a kernel with multiprocessors to
+// spare can ask the L2 for them.
+struct Ahead {
+  const uint8_t* data;  // 256-byte aligned
+  uint32_t bytes;       // 0: none
+};
+constexpr int kMaxAhead = 12;  // two kernels: planes of one matrix and of two
 
 // Activations in 8 bits: x[m][j] ~= scale[m][j / 16] * q[m][j]. Kp = kK rounded up to 32, padded with zeros.
 // Blocks are half as long as the CPU's: a kernel that makes results 16 at a time can quantise them, which
@@ -223,6 +232,7 @@ struct AttentionArgs {
   float* out;     // [M][out_stride]: attention
   void* scratch;  // LaunchShape::scratch_bytes
   ActInt8 outq;   // kOutputInt8: the result, quantised for the next linear, instead of out
+  Ahead ahead[kMaxAhead];  // attention: LaunchShape::ahead_bytes in all
 };
 
 struct ArgmaxArgs {

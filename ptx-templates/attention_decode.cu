@@ -12,6 +12,7 @@ warps = { values = [2, 4, 8], default = 8, meaning = "warps of a CTA: each takes
 tiles = { values = [1, 2], default = 1, meaning = "tiles of 16 positions that a warp works on at once" }
 least = { values = [128, 256, 512, 1024], default = 256, meaning = "positions below which the context is not split further" }
 terms = { values = [1, 2], default = 2, meaning = "f16 terms of q and p: 2 = as exact as the cache" }
+ahead = { values = [0, 4, 8, 12, 16, 24, 32], default = 4, meaning = "MiB of the next kernels' weights that CTAs without positions ask the L2 for" }
 */
 #include "tile_activation.h"
 #include "tile_attention.h"
@@ -46,7 +47,8 @@ struct Shared {
 APR_LAUNCH = apr::launch_shape(apr::spec::kKvHeads * apr::spec::kSide, apr::spec::kSplits, apr::spec::kM,
                                apr::spec::kThreads, sizeof(apr::spec::Shared), 0, apr::kLaunchPdl, 1,
                                4 * (apr::spec::kCounters + apr::spec::kM * apr::spec::kHeads *
-                                                               apr::spec::kSplits * apr::spec::kPartial));
+                                                               apr::spec::kSplits * apr::spec::kPartial),
+                               apr::spec::ahead << 20);
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   using namespace apr;
@@ -67,7 +69,13 @@ APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   // Each split has at least `least` positions, in whole rounds.
   const int per_split = max(ceil_div(ceil_div(length, kSplits), kRound) * kRound, least);
   const int splits = ceil_div(length, per_split), split = blockIdx.y;
-  if (split >= splits) return;
+  if (split >= splits) {
+    // Attention to a short context is a chain of latencies in a few CTAs, and memory would idle meanwhile.
+    if (ahead > 0 && row == 0)
+      ask_ahead<kThreads>(args.ahead, (split - splits) * gridDim.x + blockIdx.x,
+                          (gridDim.y - splits) * gridDim.x);
+    return;
+  }
   const int from = begin + split * per_split, to = min(from + per_split, position + 1);
   const uint64_t cache = (static_cast<uint64_t>(sequence) * kKvHeads + kv_head) * args.n_ctx * kHeadDim;
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Everything that needs a GPU, in one call: correctness first, then the sanitizer, then speed; a short table last.
 
-usage: gpu_check.py BUNDLE --out DIR [--golden DIR] [--generate GEN_GGUF.PY] [--tests TEST_GPU] [--seconds N]
+usage: gpu_check.py BUNDLE --out DIR [--golden DIR] [--generate GEN_GGUF.PY] [--tests TEST_GPU] [--models DIR] [--seconds N]
 
 BUNDLE      what `./dev bundle` made
 --golden    golden models with their float64 logits (APR_TEST_GOLDEN of the tests)
 --generate  script that writes a GGUF of a published shape with random weights; without it nothing is timed
 --tests     the test_gpu program of the build
+--models    folder for the generated models, which stay there and are used again
 --seconds   stop starting new steps after this long
 
 Exit 0: every check passed; 1: one failed. Figures and logs are in DIR; the models go to a temporary folder.
@@ -190,6 +191,7 @@ def main():
     parser.add_argument("--golden")
     parser.add_argument("--generate")
     parser.add_argument("--tests")
+    parser.add_argument("--models")
     parser.add_argument("--seconds", type=float, default=3600)
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
@@ -199,9 +201,9 @@ def main():
     making = {}
     if options.generate:
         for shape, qtype, vocab, _, _ in MODELS:
-            path = os.path.join(scratch, f"{shape}-{qtype}.gguf")
-            making[shape, qtype] = path, subprocess.Popen(
-                [sys.executable, options.generate, shape, qtype, f"placeholder:{vocab}", path], stderr=subprocess.DEVNULL)
+            path = os.path.join(options.models or scratch, f"{shape}-{qtype}.gguf")
+            command = [sys.executable, options.generate, shape, qtype, f"placeholder:{vocab}", path]
+            making[shape, qtype] = path, subprocess.Popen(["true"] if os.path.exists(path) else command, stderr=subprocess.DEVNULL)
     code, out, err = aprctl("plugins", "info", "cuda")
     row("device", code == 0 and "sm_" in out, " ".join((out + err).split())[-100:])
 
@@ -236,7 +238,8 @@ def main():
                     row(f"7B first token, {start}", first <= (2500 if start == "warm" else 8500),
                         f"{first:.0f} ms from program start; {report.get('kernels_compiled')} compiled in "
                         f"{report.get('compile_seconds', 0):.2f} s, weights {report.get('upload_seconds', 0):.2f} s")
-            os.remove(path)
+            if not options.models:
+                os.remove(path)
     if options.golden and time_left() > 60:
         sanitizer(aprctl, options.golden, scratch)
 

@@ -1,5 +1,7 @@
 #include "plugins/backend-cuda/bind.h"
 
+#include <algorithm>
+
 #include "plugins/backend-cuda/failure.h"
 
 namespace apr::cuda {
@@ -180,6 +182,28 @@ class Binder {
 
 const void* address(const Args& args) {
   return std::visit([](const auto& a) -> const void* { return &a; }, args);
+}
+
+std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes, const DeviceWeights& weights) {
+  std::vector<Ahead> ahead;
+  for (size_t i = index + 1; i < program.steps.size() && bytes > 0; ++i) {
+    std::vector<Ahead> planes;
+    uint64_t total = 0;
+    for (const int32_t w : program.steps[i].weights) {
+      const std::vector<uint64_t>& sizes = weights.planes(static_cast<size_t>(w));
+      for (size_t p = 0; p < sizes.size(); ++p) {
+        if (sizes[p] > UINT32_MAX) return ahead;
+        planes.push_back({weights.all()[static_cast<size_t>(w)].plane[p], static_cast<uint32_t>(sizes[p])});
+        total += sizes[p];
+      }
+    }
+    if (ahead.size() + planes.size() > kMaxAhead) break;
+    if (total > bytes)
+      for (Ahead& plane : planes) plane.bytes = static_cast<uint32_t>(plane.bytes * bytes / total / 256 * 256);
+    ahead.insert(ahead.end(), planes.begin(), planes.end());
+    bytes -= std::min(bytes, total);
+  }
+  return ahead;
 }
 
 Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers, const BindContext& context, CUdeviceptr scratch) {

@@ -46,6 +46,10 @@ struct BoundBuffer {
   BufferLayout layout;
 };
 
+// What the steps after `index` read first, at most `bytes` in all: whole matrices, and of the kernel that the last bytes
+// go to the same share of every plane, from its start.
+std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes, const DeviceWeights& weights);
+
 Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers, const BindContext& context, CUdeviceptr scratch);
 
 }  // namespace apr::cuda

@@ -274,6 +274,10 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
     const Step& step = program.steps[i];
     const Choice& choice = *choices[i];
     Launch launch{&kernels_[choice.kernel], bind_step(step, program, bound.buffers, context, scratch_[choice.kernel].address()), {}, {}};
+    if (auto* attention = std::get_if<AttentionArgs>(&launch.args)) {
+      const std::vector<Ahead> ahead = weights_ahead(program, i, launch.kernel->shape().ahead_bytes, weights_);
+      std::copy(ahead.begin(), ahead.end(), attention->ahead);
+    }
     for (const int32_t out : step.outputs) {
       const Buffer& buffer = program.buffers[static_cast<size_t>(out)];
       if (buffer.value >= 0) launch.taps.push_back({stage_of.at(buffer.value), bound.buffers[static_cast<size_t>(out)].base, buffer.width});

@@ -122,7 +122,7 @@ uint64_t blocks_of_row(const apr_weight& weight) { return (weight.k + weight.for
 
 DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
                              const std::function<void(uint64_t done, uint64_t total)>& progress)
-    : weights_(plan.n_weights) {
+    : weights_(plan.n_weights), planes_(plan.n_weights) {
   using Key = std::tuple<const void*, const apr_quant_format*, const apr_layout*>;
   std::map<Key, size_t> stored;
   std::vector<Placed> placed(plan.n_weights);
@@ -131,6 +131,8 @@ DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::ve
   for (size_t i = 0; i < plan.n_weights; ++i) {
     if (layouts[i] == nullptr) continue;
     const apr_weight& weight = *plan.weights[i];
+    for (uint32_t p = 0; p < layouts[i]->n_planes; ++p)
+      planes_[i].push_back(weight.n * blocks_of_row(weight) * layouts[i]->plane_bytes[p]);
     const auto [at, fresh] = stored.emplace(Key(weight.data, weight.format, layouts[i]), i);
     if (!fresh) {
       placed[i] = placed[at->second];
@@ -138,7 +140,7 @@ DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::ve
     }
     for (uint32_t p = 0; p < layouts[i]->n_planes; ++p) {
       placed[i].offset[p] = bytes;
-      bytes += round_up(weight.n * blocks_of_row(weight) * layouts[i]->plane_bytes[p]);
+      bytes += round_up(planes_[i][p]);
     }
     total += weight.bytes;
     order.push_back(i);

@@ -23,11 +23,14 @@ class DeviceWeights {
                 const std::function<void(uint64_t done, uint64_t total)>& progress);
 
   const std::vector<Weight>& all() const { return weights_; }  // by the plan's index
+  // Planes of a weight, in bytes.
+  const std::vector<uint64_t>& planes(size_t weight) const { return planes_[weight]; }
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:
   DeviceMemory memory_;
   std::vector<Weight> weights_;  // as kernels take them
+  std::vector<std::vector<uint64_t>> planes_;
 };
 
 // The plan's float vectors in one allocation.

@@ -67,7 +67,7 @@ TEST_CASE("the gate passes the shipped kernels") {
 TEST_CASE("the gate catches a GEMV that reads W transposed") {
   char name[] = "/tmp/apr_fault_XXXXXX";
   const fs::path folder = ::mkdtemp(name);
-  fs::copy(fs::canonical(fs::path(plugin_folder()) / ".." / "ptx-templates"), folder / "ptx-templates", fs::copy_options::recursive);
+  fs::copy(fs::canonical(fs::path(data_folder()) / "ptx-templates"), folder / "ptx-templates", fs::copy_options::recursive);
   const char* faults = std::getenv("APR_TEST_FAULTS");
   fs::copy_file(fs::path(faults == nullptr ? APR_TEST_FAULTS : faults) / "gemv_float.cu", folder / "ptx-templates" / "gemv_float.cu", fs::copy_options::overwrite_existing);
   TestSession::Options options;

@@ -258,7 +258,7 @@ TEST_CASE("taps: a fused session reports what it materialises, an unfused one ev
 }
 
 TEST_CASE("kernels that were built with the program serve without a compiler") {
-  const std::string folder = plugin_folder() + "/../ptx-generic";
+  const std::string folder = data_folder() + "/ptx-generic";
   if (!std::filesystem::exists(folder + "/linear.f32.ptx")) {
     MESSAGE("skipped: no kernels were built with the program (no NVRTC then)");
     return;

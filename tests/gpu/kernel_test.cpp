@@ -27,7 +27,7 @@ Device& device() {
   static Device one(0, [] {
     Settings s;
     s.cache_folder = user_cache_folder("kernels");
-    s.data_dir = plugin_folder() + "/..";
+    s.data_dir = data_folder();
     return s;
   }(), {});
   return one;

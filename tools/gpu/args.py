@@ -5,11 +5,15 @@ from ctypes import Structure, c_float, c_int32, c_uint32, c_uint64, c_void_p
 
 class LaunchShape(Structure):
     _fields_ = [(n, c_uint32) for n in ("grid_x", "grid_y", "grid_z", "block", "shared_bytes", "tile_m", "flags", "cluster_x",
-                                        "scratch_bytes")]
+                                        "scratch_bytes", "ahead_bytes")]
 
 
 class Weight(Structure):
     _fields_ = [("plane", c_void_p * 4)]
+
+
+class Ahead(Structure):
+    _fields_ = [("data", c_void_p), ("bytes", c_uint32)]
 
 
 class ActInt8(Structure):
@@ -48,7 +52,7 @@ class AttentionArgs(Structure):
                 ("q_stride", c_uint32), ("k_stride", c_uint32), ("v_stride", c_uint32), ("n_ctx", c_uint32), ("q_norm", c_void_p),
                 ("k_norm", c_void_p), ("inv_freq", c_void_p), ("eps", c_float), ("rope_scale", c_float), ("scale", c_float),
                 ("out_stride", c_uint32), ("k_cache", c_void_p), ("v_cache", c_void_p), ("q_out", c_void_p), ("out", c_void_p),
-                ("scratch", c_void_p), ("outq", ActInt8)]
+                ("scratch", c_void_p), ("outq", ActInt8), ("ahead", Ahead * 12)]
 
 
 class ArgmaxArgs(Structure):

@@ -203,11 +203,11 @@ CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit
   if ((*module)->source.starts_with(kGeneric)) {
     // Real PTX, of which the first line tells the kernel; its shape comes later.
     (*module)->source = (*module)->source.substr(0, (*module)->source.find('\n'));
-    (*module)->shape = {528, 1, 1, 128, 0, 1, 0, 1, 0};
+    (*module)->shape = {528, 1, 1, 128, 0, 1, 0, 1, 0, 0};
     return CUDA_SUCCESS;
   }
   // One row a CTA where the number of rows is known at run time; 100 KiB, so that the function must ask for it.
-  (*module)->shape = {1, 1, 1, 32, 100 * 1024, (*module)->source.find("constexpr int kM = 0;") != std::string::npos ? 1u : 0u, apr::kLaunchPdl, 1, 512};
+  (*module)->shape = {1, 1, 1, 32, 100 * 1024, (*module)->source.find("constexpr int kM = 0;") != std::string::npos ? 1u : 0u, apr::kLaunchPdl, 1, 512, 1 << 14};
   return CUDA_SUCCESS;
 }
 CUresult cuModuleUnload(CUmodule module) { return delete module, CUDA_SUCCESS; }

@@ -15,6 +15,11 @@ std::string plugin_folder() {
   return other == nullptr ? APR_TEST_PLUGINS : other;
 }
 
+std::string data_folder() {
+  const std::string built = plugin_folder() + "/..", installed = plugin_folder() + "/../../../share/apr";
+  return std::filesystem::is_directory(installed + "/ptx-templates") ? installed : built;
+}
+
 const std::vector<const apr_quant_format*>& formats() {
   static const std::vector<const apr_quant_format*> all = [] {
     static std::vector<boost::dll::shared_library> libraries;

@@ -10,6 +10,8 @@ namespace apr::test {
 
 // The build folder's plugins, or those of $APR_TEST_PLUGINS: tests may run on another machine than they were built on.
 std::string plugin_folder();
+// Where their kernel templates are: beside the plugins in a build tree, in share/apr of a bundle or an installation.
+std::string data_folder();
 
 // Every format of every quant plugin, by name. Loaded once per process.
 const std::vector<const apr_quant_format*>& formats();
