@@ -84,11 +84,34 @@ constexpr const char* kDeepSeek3[] = {
 
 // OpenAI's o200k_base (https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py): words split where
 // case falls.
-constexpr const char* kGpt4oNames[] = {"gpt-4o", "llama4"};
+constexpr const char* kGpt4oNames[] = {"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"};
+constexpr const char* kGpt4oWholeWordNames[] = {"granite-embed-multi-97m"};
 constexpr const char* kGpt4o[] = {
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
     R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+
+// Kimi K2 (tokenization_kimi.py): Han text apart from other letters.
+constexpr const char* kKimiNames[] = {"kimi-k2"};
+constexpr const char* kKimi[] = {
+    R"(\p{Han}+|)"
+    R"([^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"([^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+
+// Command A and Aya: digits in groups of three from the right, \d{1,3}(?=(?:\d{3})*\b) in the original. Here
+// only a number's first group looks ahead, so that a long number is linear work.
+constexpr const char* kAyaNames[] = {"tiny_aya", "cohere2moe"};
+constexpr const char* kAya[] = {R"((?<!\d)\d{1,3}(?=(?:\d{3})*+\b)|\G(?<=\d)\d{3})", kGpt4o[0]};
+
+constexpr const char* kYoutuNames[] = {"youtu"};
+constexpr const char* kYoutu[] = {
+    R"([\x{ac00}-\x{d7a3}\x{3131}-\x{318e}]+|)"
+    R"([\x{ff01}\x{2026}\x{201c}\x{201d}\x{2018}\x{2019}\x{2014}\x{ff1a}\x{ff1b}\x{ff0c}\x{3001}-\x{303f}\x{fe30}-\x{fe4f}]+|)"
+    R"([\x{3105}-\x{312f}]+|[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+)",
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 
 constexpr const char* kTekkenNames[] = {"tekken"};
 constexpr const char* kTekken[] = {
@@ -121,6 +144,47 @@ constexpr const char* kMiniCpm5[] = {
     R"(\p{N}{1,3})",
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 
+// Jais 2: runs of white space in powers of two.
+constexpr const char* kJais2Names[] = {"jais-2"};
+constexpr const char* kJais2[] = {
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+    R"(\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|)"
+    R"(\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})"};
+
+// EXAONE MoE: words of several letters runs with single spaces between them.
+constexpr const char* kExaoneMoeNames[] = {"exaone-moe"};
+constexpr const char* kExaoneMoe[] = {
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)"};
+
+// Laguna: no word crosses a line feed.
+constexpr const char* kLagunaNames[] = {"laguna"};
+constexpr const char* kLaguna[] = {R"([^\n]+|[\n]+)", kQwen2};
+
+// Qwen2's without English contractions: Turkish suffixes stay with their apostrophe.
+constexpr const char* kUfakZekaNames[] = {"ufakzeka"};
+constexpr const char* kUfakZeka[] = {
+    R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+
+constexpr const char* kSparkNames[] = {"spark2_5"};
+constexpr const char* kSpark[] = {
+    R"(\p{N}{1,3})", kDeepSeek3Cjk,
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+)",
+    kNumber};
+
+// AFMoE: numbers in groups of three from the right; scripts without spaces between words apart from others.
+constexpr const char* kAfmoeNames[] = {"afmoe"};
+constexpr const char* kAfmoe[] = {
+    R"((?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})++(?!\p{N}))|\p{N}{3}|\p{N}{1,2})",
+    R"([\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{f900}-\x{faff}\x{3040}-\x{309f}\x{30a0}-\x{30ff}\x{ff65}-\x{ff9f}\x{2f00}-\x{2fdf})"
+    R"(\x{e40}-\x{e7f}\x{e80}-\x{eff}\x{1780}-\x{17ff}\x{1000}-\x{109f}\x{aa60}-\x{aa7f}\x{a9e0}-\x{a9ff}\x{ac00}-\x{d7af}\x{1100}-\x{11ff}]+)",
+    kDeepSeek3[2]};
+
+// SuperBPE: words are not cut, numbers are, in groups of three from the right. The original second expression
+// matches the empty places between groups, (?=(\d{3})+(?!\d)); this one matches the groups.
+constexpr const char* kSuperBpeNames[] = {"superbpe"};
+constexpr const char* kSuperBpe[] = {R"(\p{N}+)", R"((?<!\d)\d{1,2}(?=(?:\d{3})++(?!\d))|\d{3})"};
+
 constexpr PreTokenizerSpec kSpecs[] = {
     // names           expressions     ignore_merges add_bos
     {kDefaultNames, kDefault, false, false},
@@ -142,6 +206,17 @@ constexpr PreTokenizerSpec kSpecs[] = {
     {kBailingNames, kBailing, false, false},
     {kSeedCoderNames, kSeedCoder, false, false},
     {kMiniCpm5Names, kMiniCpm5, true, false},
+    {kGpt4oWholeWordNames, kGpt4o, true, false},
+    {kKimiNames, kKimi, false, false},
+    {kAyaNames, kAya, false, false},
+    {kYoutuNames, kYoutu, true, false},
+    {kJais2Names, kJais2, false, false},
+    {kExaoneMoeNames, kExaoneMoe, false, false},
+    {kLagunaNames, kLaguna, false, false},
+    {kUfakZekaNames, kUfakZeka, false, false},
+    {kSparkNames, kSpark, false, false},
+    {kAfmoeNames, kAfmoe, false, false},
+    {kSuperBpeNames, kSuperBpe, false, false},
 };
 
 }  // namespace

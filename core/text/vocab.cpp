@@ -24,6 +24,9 @@ constexpr std::string_view kEndTexts[] = {"<|eot_id|>",
                                           "<|end|>",
                                           "<|return|>",
                                           "<|call|>",
+                                          "<|flush|>",
+                                          "<|calls|>",
+                                          "[e~[",
                                           "<end_of_turn>",
                                           "<|endoftext|>",
                                           "</s>",
@@ -216,9 +219,14 @@ void mark_ends(const TokenIndex& index, bool typed, Vocab& vocab) {
     }
     vocab.eog[static_cast<size_t>(id)] = 1;
   }
-  // In OpenAI's harmony format <|end|> ends a message, and <|return|> or <|call|> the answer.
+  // In OpenAI's harmony format <|end|> ends a message, and <|return|> or <|call|> the answer; in Solar Open's
+  // it is
+  // <|flush|> or <|calls|>.
   const int32_t end = index.find("<|end|>");
-  if (end >= 0 && index.find("<|return|>") >= 0 && index.find("<|call|>") >= 0 && vocab.eos != end) {
+  const auto both = [&](std::string_view a, std::string_view b) {
+    return index.find(a) >= 0 && index.find(b) >= 0;
+  };
+  if (end >= 0 && (both("<|return|>", "<|call|>") || both("<|flush|>", "<|calls|>")) && vocab.eos != end) {
     vocab.eog[static_cast<size_t>(end)] = 0;
   }
 }

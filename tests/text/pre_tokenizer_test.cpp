@@ -61,6 +61,30 @@ TEST_CASE("words split where case falls in o200k and tekken") {
   CHECK(words("gpt-4o", "ДомДом") == Words{"Дом", "Дом"});
 }
 
+TEST_CASE("numbers in groups of three from the right") {
+  CHECK(words("superbpe", "a b1234567") == Words{"a b", "1", "234", "567"});
+  CHECK(words("superbpe", "123456") == Words{"123", "456"});
+  CHECK(words("tiny_aya", "12345 a") == Words{"12", "345", " a"});
+  CHECK(words("afmoe", "x12345") == Words{"x", "12", "345"});
+  CHECK(words("gpt-4o", "12345") == Words{"123", "45"});
+}
+
+TEST_CASE("families that differ from a common one by one thing") {
+  CHECK(words("jais-2", "a       b") == Words{"a", "    ", "  ", " b"});
+  CHECK(words("exaone-moe", "one two 34") == Words{"one two", " ", "3", "4"});
+  CHECK(words("laguna", " \n a") == Words{" ", "\n", " a"});
+  CHECK(words("qwen2", " \n a") == Words{" \n", " a"});
+  CHECK(words("ufakzeka", "Ankara's") == Words{"Ankara", "'s"});
+  CHECK(words("ufakzeka", "it'll") == words("qwen2", "it'll"));
+  CHECK(words("ufakzeka", "Ali'den") == Words{"Ali", "'den"});
+  CHECK(words("qwen2", "Ali'den") == Words{"Ali", "'d", "en"});
+  CHECK(words("kimi-k2", "ab\u4E2D\u6587Cd") == Words{"ab", "\u4E2D\u6587", "Cd"});
+  CHECK(words("gpt-4o", "ab\u4E2D\u6587Cd") == Words{"ab\u4E2D\u6587", "Cd"});
+  CHECK(words("youtu", "a\uFF0C\uAC00b") == Words{"a", "\uFF0C", "\uAC00", "b"});
+  CHECK(words("spark2_5", "!?\n") == Words{"!?", "\n"});
+  CHECK(words("deepseek-v3", "!?\n") == Words{"!?\n"});
+}
+
 TEST_CASE("combining marks belong to words where the expression says so") {
   const std::string text = "e\xCC\x81t";  // e, U+0301, t
   CHECK(words("qwen35", text) == Words{text});
