@@ -15,6 +15,7 @@ int kernels_main(const Arguments& args);
 int logits_main(const Arguments& args);
 int parity_main(const Arguments& args);
 int plugins_main(const Arguments& args);
+int plugins_check_main(const Arguments& args);  // `plugins check ...`
 int probes_main(const Arguments& args);
 int run_main(const Arguments& args);
 int tokenize_main(const Arguments& args);

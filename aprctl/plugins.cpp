@@ -168,9 +168,11 @@ ordered_json info_json(Catalog& catalog, const std::string& wanted) {
 }  // namespace
 
 int plugins_main(const Arguments& args) {
+  if (!args.empty() && args[0] == "check") return plugins_check_main({args.begin() + 1, args.end()});
   CommandLine line("plugins",
                    "list: plugins found, paths searched, plugins refused. No library is opened.\n"
-                   "info NAME: one plugin's formats and kernels, or its devices.",
+                   "info NAME: one plugin's formats and kernels, or its devices.\n"
+                   "check PLUGIN: the conformance test; see `aprctl plugins check --help`.",
                    "aprctl plugins info q4_k");
   namespace po = boost::program_options;
   PluginOptions::add(line);
@@ -191,7 +193,7 @@ int plugins_main(const Arguments& args) {
     }
     return kExitOk;
   }
-  if (action != "info") throw usage_error("aprctl plugins: no action '{}'; there are list and info", action);
+  if (action != "info") throw usage_error("aprctl plugins: no action '{}'; there are list, info and check", action);
   const auto wanted = line.find<std::string>("name");
   if (!wanted) throw usage_error("aprctl plugins info: name a plugin, a format or a backend");
   const ordered_json info = info_json(catalog, *wanted);

@@ -65,7 +65,7 @@ def commands():
     expect(0, ["plugins", "info", "q4_k"], "block_elements", "256", "gemv_int")
     expect(0, ["plugins", "info", "cpu"], "backend-cpu", "devices")
     expect(1, ["plugins", "info", "q9_z"], "q9_z")
-    expect(2, ["plugins", "frob"], "list and info")
+    expect(2, ["plugins", "frob"], "list, info and check")
     expect(2, ["plugins", "--plugin-path", "/no/such/folder"], "/no/such/folder")
     expect(0, ["probes"], "APR_PLUGIN_PATH")
     json.loads(expect(0, ["probes", "--json"]))

@@ -87,31 +87,6 @@ std::vector<float> round_to_nearest(const Baseline& b, const std::vector<float>&
 
 }  // namespace
 
-TEST_CASE("every table is complete") {
-  for (const auto* f : formats()) {
-    CAPTURE(std::string(f->name));
-    CHECK(f->struct_size >= sizeof(apr_quant_format));
-    CHECK(std::string(f->description).size() > 5);
-    CHECK((f->block_align & (f->block_align - 1)) == 0);
-    CHECK(f->block_bytes % f->block_align == 0);
-    REQUIRE(static_cast<bool>(f->quantize));
-    REQUIRE(static_cast<bool>(f->dequantize));
-    REQUIRE(static_cast<bool>(f->validate));
-    REQUIRE(f->n_cpu > 0);
-    CHECK(f->cpu[0]->isa == APR_ISA_PORTABLE);
-    REQUIRE(static_cast<bool>(f->codec));
-    const bool integer = f->codec->kind == APR_CODEC_INTEGER;
-    CHECK(integer == (f->int_group != 0));
-    if (integer) CHECK((f->int_group == 16 || f->int_group % 32 == 0));
-    for (uint32_t i = 0; i < f->n_cpu; ++i) {
-      CHECK((f->cpu[i]->gemv_int != nullptr) == integer);
-      CHECK((f->cpu[i]->unpack_int != nullptr) == integer);
-      CHECK(static_cast<bool>(f->cpu[i]->gemv_float));
-      CHECK(static_cast<bool>(f->cpu[i]->unpack_float));
-    }
-  }
-}
-
 TEST_CASE("dequantize has the bits of the public definition") {
   for (const auto* f : formats()) {
     const ReferenceBlock block = reference(f->name);
@@ -241,66 +216,6 @@ TEST_CASE("f16 and bf16 round to nearest even") {
   }
 }
 
-TEST_CASE("what cannot be packed is refused with its place") {
-  for (const auto* f : formats()) {
-    CAPTURE(std::string(f->name));
-    const uint64_t k = 512, rows = 3;
-    std::vector<uint8_t> packed(rows * row_bytes(*f, k));
-    for (const float bad : {NAN, INFINITY, -INFINITY}) {
-      std::vector<float> x(rows * k, 0.25f);
-      x[2 * k + 301] = bad;
-      Message message;
-      CHECK(f->quantize(x.data(), rows, k, nullptr, packed.data(), &message) == APR_INVALID);
-      CHECK(message.text().find("row 2 column 301") != std::string::npos);
-    }
-    const std::vector<float> x(rows * k, 0.25f);
-    std::vector<float> importance(k, 1.0f);
-    importance[17] = -1.0f;
-    Message message;
-    CHECK(f->quantize(x.data(), rows, k, importance.data(), packed.data(), &message) == APR_INVALID);
-    CHECK(message.text().find("column 17") != std::string::npos);
-    if (f->block_elements > 1)
-      CHECK(f->quantize(x.data(), 1, k + 1, nullptr, packed.data(), &message) == APR_INVALID);
-    // A scale beyond a half's range would be an infinity in the file.
-    const std::string name = f->name;
-    if (name != "f32" && name != "bf16" && name != "mxfp4" && !name.starts_with("f8_")) {
-      const std::vector<float> huge(rows * k, 3e30f);
-      CHECK(f->quantize(huge.data(), rows, k, nullptr, packed.data(), &message) == APR_INVALID);
-      CHECK(message.text().find("row 0") != std::string::npos);
-    }
-  }
-}
-
-TEST_CASE("validate finds exactly the blocks that decode to NaN or infinity") {
-  for (const auto* f : formats()) {
-    CAPTURE(std::string(f->name));
-    Random random(3);
-    uint64_t good = 0, bad = 0;
-    const uint64_t k = f->block_elements;
-    std::vector<float> w(k);
-    for (int i = 0; i < 4000; ++i) {
-      const auto block = edge_blocks(*f, 1, random);
-      f->dequantize(block.data(), 1, k, w.data());
-      const bool finite = std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
-      Message message;
-      const apr_status status = f->validate(block.data(), 1, k, &message);
-      REQUIRE((status == APR_OK) == finite);
-      (finite ? good : bad) += 1;
-    }
-    CHECK(good > 100);
-    CHECK(bad > 10);
-    // The message names the row and the block.
-    std::vector<float> zeros(3 * 512, 0.5f);
-    std::vector<uint8_t> rows(3 * row_bytes(*f, 512));
-    Message message;
-    REQUIRE(f->quantize(zeros.data(), 3, 512, nullptr, rows.data(), &message) == APR_OK);
-    CHECK(f->validate(rows.data(), 3, 512, &message) == APR_OK);
-    std::memset(rows.data() + 2 * row_bytes(*f, 512) + f->block_bytes, 0xff, f->block_bytes);
-    if (f->validate(rows.data(), 3, 512, &message) == APR_OK) continue;  // all ones is a number there
-    CHECK(message.text().find("row 2 block 1") != std::string::npos);
-  }
-}
-
 TEST_CASE("the quantiser's error") {
   for (const auto* f : formats()) {
     const uint64_t k = 1024;
@@ -357,24 +272,5 @@ TEST_CASE("weights of any size that a format can hold") {
       f->dequantize(packed.data(), 1, 128, back.data());
       for (size_t i = 0; i < x.size(); ++i) REQUIRE(std::fabs(back[i] - x[i]) <= std::ldexp(0.5f, exponent));
     }
-  }
-}
-
-TEST_CASE("importance moves the error to where it matters less") {
-  for (const auto* f : formats()) {
-    if (f->int_group == 0) continue;
-    CAPTURE(std::string(f->name));
-    const uint64_t k = 1024;
-    Random random(5);
-    const auto x = sample("normal", 16 * k, random);
-    std::vector<float> importance(k);
-    for (uint64_t i = 0; i < k; ++i) importance[i] = i % 7 == 0 ? 50.0f : 0.5f;
-    const double plain = squared_error(x, through(*f, x, k, nullptr), &importance);
-    const double weighted = squared_error(x, through(*f, x, k, importance.data()), &importance);
-    CHECK(weighted < plain);
-    // A column without any importance must not hurt the others, and all of them zero is no division by zero.
-    const std::vector<float> none(k);
-    const auto back = through(*f, x, k, none.data());
-    for (const float v : back) REQUIRE(std::isfinite(v));
   }
 }

@@ -1,0 +1,228 @@
+// A format on a backend's device, through the waist alone: a plan of two operations, rows of a packed
+// embedding times a packed matrix.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/conformance/conformance.h"
+#include "core/conformance/samples.h"
+#include "core/runtime/session.h"
+
+namespace apr::conformance {
+namespace {
+
+// Y[M,N] = E[token,:] W[N,K]^T, with as many tokens as rows of W.
+struct Product {
+  uint64_t n, k;
+  std::vector<uint8_t> table, matrix;
+  std::vector<float> x, w;  // both dequantised: [n][k]
+
+  Product(const apr_quant_format& f, uint64_t n_, uint64_t k_, uint64_t seed) : n(n_), k(k_) {
+    Random random(seed);
+    for (std::vector<uint8_t>* packed : {&table, &matrix}) {
+      // Without outliers, which would leave an activation's neighbours few of its 8 bits.
+      const std::vector<float> source = weights(Weights::Normal, n * k, random);
+      if (!f.quantize) {
+        *packed = normal_rows(f, n, k, random);
+        continue;
+      }
+      packed->resize(n * row_bytes(f, k));
+      Message message;
+      if (f.quantize(source.data(), n, k, nullptr, packed->data(), &message) != APR_OK)
+        throw Error("quantize refuses normal weights: {}", message.text());
+    }
+    x = dequantized(f, table, k);
+    w = dequantized(f, matrix, k);
+  }
+  double exact(uint64_t token, uint64_t row) const {
+    double sum = 0;
+    for (uint64_t j = 0; j < k; ++j) sum += double{x[token * k + j]} * w[row * k + j];
+    return sum;
+  }
+};
+
+// The plan's structs, which point to one another: made once, never copied.
+class Plan {
+ public:
+  Plan(const apr_quant_format& f, const Product& p)
+      : table_{sizeof(apr_weight), "token_embd.weight", "token_embd", -1, &f, p.n, p.k,
+               p.table.data(),     p.table.size()},
+        matrix_{sizeof(apr_weight), "output.weight", "output", -1, &f, p.n, p.k,
+                p.matrix.data(),    p.matrix.size()},
+        values_{{sizeof(apr_value), static_cast<uint32_t>(p.k)},
+                {sizeof(apr_value), static_cast<uint32_t>(p.n)}} {
+    for (apr_op* op : {&embed_, &linear_}) {
+      op->struct_size = sizeof(apr_op);
+      op->layer = -1;
+      std::fill(op->in, op->in + 4, -1);
+      std::fill(op->weight, op->weight + 2, -1);
+      std::fill(op->vector, op->vector + 2, -1);
+      op->scale = 1.0f;
+    }
+    embed_.kind = APR_OP_EMBED, embed_.stage = "embed", embed_.out = 0, embed_.weight[0] = 0;
+    linear_.kind = APR_OP_LINEAR, linear_.stage = "logits", linear_.in[0] = 0, linear_.out = 1,
+    linear_.weight[0] = 1;
+    plan_.struct_size = sizeof plan_;
+    plan_.arch = "conformance", plan_.model_name = f.name;
+    plan_.n_vocab = static_cast<uint32_t>(p.n), plan_.n_ctx_train = 4096;
+    plan_.weights = weight_list_, plan_.n_weights = 2;
+    plan_.values = value_list_, plan_.n_values = 2;
+    plan_.ops = op_list_, plan_.n_ops = 2;
+    plan_.head_op = 1, plan_.logits = 1;
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  const apr_plan& c() const { return plan_; }
+
+ private:
+  apr_weight table_, matrix_;
+  apr_value values_[2];
+  apr_op embed_{}, linear_{};
+  const apr_weight* weight_list_[2] = {&table_, &matrix_};
+  const apr_value* value_list_[2] = {&values_[0], &values_[1]};
+  const apr_op* op_list_[2] = {&embed_, &linear_};
+  apr_plan plan_{};
+};
+
+// A format that offers only the file's layout: a device must then use it.
+struct RowMajorOnly {
+  apr_codec codec;
+  apr_quant_format format;
+  explicit RowMajorOnly(const apr_quant_format& f) : codec(*f.codec), format(f) {
+    codec.n_layouts = 1;
+    format.codec = &codec;
+  }
+};
+
+constexpr uint64_t kGemvRows[] = {1, 2, 3, 4, 5, 6, 7, 8};
+constexpr uint64_t kGemmRows[] = {17, 64, 130};
+
+// Rounding of an activation to 8 bits is amax / 127 / sqrt(12) of a block, 4.7e-5 of its squares; a margin of
+// 4 on it. A float product rounds weights or activations to 16-bit terms at worst.
+constexpr double kIntBound = 4 * 4.7e-5, kFloatBound = 1e-6;
+
+class DeviceCheck {
+ public:
+  DeviceCheck(const apr_quant_format& f, const Device& device, Recorder recorder)
+      : f_(f), device_(device), recorder_(std::move(recorder)) {}
+
+  // The layouts that the device used.
+  std::set<std::string> run(bool precise) {
+    // N is no multiple of a tile and never K; K has an odd number of blocks.
+    const Product product(f_, 149, columns(f_, 384) + f_.block_elements, 21);
+    const Plan plan(f_, product);
+    LoadRequest request;
+    request.n_ctx = 256;
+    request.n_batch = 256;
+    request.precise = precise;
+    std::unique_ptr<Session> session;
+    std::set<std::string> layouts;
+    if (recorder_.run("load", "", [&] {
+          session = std::make_unique<Session>(device_, plan.c(), request);
+          std::set<std::string> kernels;
+          for (const apr_kernel_info& kernel : session->kernels())
+            if (*kernel.weight) layouts.insert(kernel.layout), kernels.insert(kernel.kernel);
+          return Finding{Verdict::Pass, joined(layouts), "kernels: " + joined(kernels)};
+        }) != Verdict::Pass)
+      return layouts;
+    // Each row of the table, through the device: decode = dequantize, on it.
+    recorder_.run("rows of the table", "same bits", [&] { return rows(*session, product); });
+    const double bound = precise || f_.int_group == 0 ? kFloatBound : kIntBound;
+    recorder_.run("NMSE: M = 1 to 8", fmt::format("{:.1e}", bound),
+                  [&] { return products(*session, product, kGemvRows, bound); });
+    recorder_.run("NMSE: M = 17 to 130", fmt::format("{:.1e}", bound),
+                  [&] { return products(*session, product, kGemmRows, bound); });
+    return layouts;
+  }
+
+ private:
+  static std::vector<int32_t> tokens(const Product& p, uint64_t m, uint64_t from) {
+    std::vector<int32_t> ids;
+    for (uint64_t i = 0; i < m; ++i) ids.push_back(static_cast<int32_t>((from + 37 * i) % p.n));
+    return ids;
+  }
+
+  static Finding rows(Session& session, const Product& p) {
+    const std::vector<int32_t> ids = tokens(p, p.n, 0);
+    std::vector<float> got;
+    session.tap([&](const char* stage, const float* data, uint32_t rows, uint32_t width) {
+      if (std::string_view(stage) == "embed") got.insert(got.end(), data, data + uint64_t{rows} * width);
+    });
+    session.feed_all(ids, 0);
+    session.tap({});
+    if (got.size() != p.n * p.k)
+      return fail("not reported",
+                  fmt::format("stage embed gave {} numbers instead of {}", got.size(), p.n * p.k));
+    for (uint64_t i = 0; i < p.n; ++i)
+      for (uint64_t j = 0; j < p.k; ++j) {
+        const float wanted = p.x[static_cast<uint64_t>(ids[i]) * p.k + j], is = got[i * p.k + j];
+        if (!same(is, wanted))
+          return fail(fmt::format("column {}", j),
+                      fmt::format("row {} column {} is {} (bits {:08x}), dequantize gives {} ({:08x})",
+                                  ids[i], j, is, float_to_bits(is), wanted, float_to_bits(wanted)));
+      }
+    return pass(fmt::format("{} rows of {}", p.n, p.k));
+  }
+
+  static Finding products(Session& session, const Product& p, std::span<const uint64_t> rows, double bound) {
+    double worst = 0;
+    uint64_t worst_m = 0;
+    for (const uint64_t m : rows) {
+      const std::vector<int32_t> ids = tokens(p, m, 5 * m);
+      const std::vector<float> y = session.feed_all(ids, 0);
+      double error = 0, size = 0;
+      for (uint64_t i = 0; i < m; ++i)
+        for (uint64_t n = 0; n < p.n; ++n) {
+          const double wanted = p.exact(static_cast<uint64_t>(ids[i]), n),
+                       miss = double{y[i * p.n + n]} - wanted;
+          error += miss * miss, size += wanted * wanted;
+        }
+      const double nmse = error / size;
+      if (!(nmse <= worst)) worst = nmse, worst_m = m;  // NaN too
+      if (std::isnan(nmse)) break;
+    }
+    const std::string value = fmt::format("{:.1e} at M={}", worst, worst_m);
+    if (worst <= bound) return pass(value);
+    return fail(value,
+                "the device's products of these weights are not those of dequantize: is a layout's decode "
+                "right on it?");
+  }
+
+  const apr_quant_format& f_;
+  const Device& device_;
+  Recorder recorder_;
+};
+
+}  // namespace
+
+void check_on_device(const apr_quant_format& f, const apr_backend& backend, const DeviceOptions& options,
+                     Listener& listener) {
+  Recorder recorder(listener, fmt::format("{} on {}", f.name, backend.name));
+  std::unique_ptr<Device> device;
+  recorder.run(kDeviceCheck, "", [&] {
+    uint32_t count = 0;
+    Message message;
+    if (backend.devices(&count, &message) != APR_OK || count == 0)
+      return not_run(message.text().empty() ? "the backend has no device here" : message.text());
+    device = std::make_unique<Device>(backend, DeviceRequest{options.index, 0, options.settings});
+    const apr_device_info info = device->info();
+    return Finding{Verdict::Pass, info.arch, info.name};
+  });
+  if (!device) return;
+  const auto run = [&](const apr_quant_format& format, const std::string& how, bool precise) {
+    return DeviceCheck(format, *device, Recorder(listener, recorder.group() + how)).run(precise);
+  };
+  const std::set<std::string> layouts = run(f, "", false);
+  run(f, ", precise", true);
+  if (f.codec && (layouts.size() > 1 || !layouts.count("row_major"))) {
+    const RowMajorOnly only(f);
+    run(only.format, ", row_major", false);
+    run(only.format, ", row_major, precise", true);
+  }
+}
+
+}  // namespace apr::conformance
