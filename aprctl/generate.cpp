@@ -70,7 +70,7 @@ Generated Conversation::turn(const std::vector<int32_t>& prompt, const std::func
 
   Generated result{};
   result.prompt_tokens = static_cast<uint32_t>(input.size());
-  TokenStream stream(tokenizer_, {options_.show_special, false});
+  TokenStream stream(tokenizer_, {options_.show_special, options_.own_text});
   StopStrings stops(options_.stop);
   const auto emit = [&](const std::string& text) {
     if (text.empty()) return;

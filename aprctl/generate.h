@@ -19,6 +19,7 @@ struct GenerateOptions {
   SamplerOptions sampler;
   bool show_special = false;
   bool ignore_eos = false;
+  bool own_text = false;  // the answer is a text of its own, as in a chat: the space that SentencePiece puts first is no part of it
 };
 
 enum class Finish { EndOfText, Stop, Length, Context, Interrupted };

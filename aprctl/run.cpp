@@ -91,6 +91,7 @@ GenerateOptions generate_options(const CommandLine& line) {
   options.stop = line.find<std::vector<std::string>>("stop").value_or(std::vector<std::string>());
   options.show_special = line.flag("show-special");
   options.ignore_eos = line.flag("ignore-eos");
+  options.own_text = line.flag("chat");
   options.sampler.temperature = line.get<double>("temp");
   options.sampler.top_k = line.get<int64_t>("top-k");
   options.sampler.top_p = line.get<double>("top-p");

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -221,6 +222,18 @@ def golden():
         check(a == b, "the same seed gave another text")
         check(a != c, "another seed gave the same text")
         expect(1, ["run", model, "-p", "t300" * 50, "--ctx", "16"], "context")
+        # The model's first answer token, written as SentencePiece writes " A": a chat's answer does not begin with its space,
+        # and keeps the space of a later one.
+        with open(os.path.join(folder, "tiny-Q8_0.gguf"), "rb") as f:
+            content = f.read()
+        name = struct.pack("<Q", 4) + b"t443"
+        check(content.count(name) == 1, "tiny-Q8_0 has no token t443")
+        spaced = os.path.join(scratch, "spaced.gguf")
+        with open(spaced, "wb") as f:
+            f.write(content.replace(name, name[:8] + "\u2581A".encode()))
+        answer = json.loads(expect(0, ["run", spaced, "--chat", "--chat-template", "zephyr", "-p", "hi", "-n", "6", "--json", "--precise"]))
+        check(answer["ids"].count(443) == 2 and answer["ids"][0] == 443, f"another answer than expected: {answer['ids']}")
+        check(answer["text"].startswith("At") and " A" in answer["text"], f"spaces of a chat's answer: {answer['text']!r}")
 
 
 def vocab():
