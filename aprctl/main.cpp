@@ -1,5 +1,5 @@
-// aprctl: one program, one file per command. A command gets its arguments and returns an exit code; what it throws is
-// printed as one line on stderr.
+// aprctl: one program, one file per command. A command gets its arguments and returns an exit code; what it
+// throws is printed as one line on stderr.
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -47,9 +47,12 @@ void print_usage(std::FILE* out) {
 
 int exit_code(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::Failure: return kExitError;
-    case ErrorKind::Usage: return kExitUsage;
-    case ErrorKind::Gate: return kExitGate;
+    case ErrorKind::Failure:
+      return kExitError;
+    case ErrorKind::Usage:
+      return kExitUsage;
+    case ErrorKind::Gate:
+      return kExitGate;
   }
   return kExitError;
 }
@@ -68,7 +71,8 @@ int dispatch(int argc, char** argv) {
     fmt::print("apr {}\n", APR_VERSION);
     return kExitOk;
   }
-  const auto* command = std::find_if(std::begin(kCommands), std::end(kCommands), [&](const Command& c) { return c.name == name; });
+  const auto* command = std::find_if(std::begin(kCommands), std::end(kCommands),
+                                     [&](const Command& c) { return c.name == name; });
   if (command == std::end(kCommands)) throw usage_error("aprctl: no command '{}'; see `aprctl --help`", name);
   return command->main(std::vector<std::string>(argv + 2, argv + argc));
 }
@@ -79,7 +83,12 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_DFL);  // `aprctl inspect | head` ends quietly
   try {
-    return apr::ctl::dispatch(argc, argv);
+    const int code = apr::ctl::dispatch(argc, argv);
+    // Buffered output meets a full disk only here: what was not written must not look like success.
+    std::cout.flush();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      throw apr::Error("standard output: not everything could be written; is the disk full?");
+    return code;
   } catch (const apr::Error& error) {
     fmt::print(stderr, "error: {}\n", error.what());
     return apr::ctl::exit_code(error.kind());

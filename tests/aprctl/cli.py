@@ -86,6 +86,10 @@ def commands():
     expect(2, ["run", "-p", "x", "--temp", "-1"], "temp")
     expect(2, ["run", "-p", "x", "-f", "y"], "--prompt", "--file")
     expect(2, ["cache", "frob"], "list, verify and clear")
+    for args in (["plugins"], ["probes", "--json"], ["run", "--help"], ["--help"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([APRCTL, *args], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        check(done.returncode == 1 and b"error: " in done.stderr, f"aprctl {' '.join(args)} > /dev/full: exit {done.returncode}, {done.stderr}")
     with tempfile.TemporaryDirectory() as folder:
         cache = {"APR_KERNEL_CACHE": folder}
         expect(0, ["cache", "list"], "0 kernels", env=cache)
