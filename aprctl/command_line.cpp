@@ -23,7 +23,11 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
     if (flag("help")) {
       std::ostringstream text;
       text << "usage: aprctl " << name_ << " [options]";
-      for (unsigned i = 0; i < positional_.max_total_count() && i < 1; ++i) text << " [" << positional_.name_for_position(i) << "]";
+      std::string last;
+      for (unsigned i = 0; i < positional_.max_total_count() && positional_.name_for_position(i) != last; ++i) {
+        last = positional_.name_for_position(i);
+        text << " [" << last << "]";
+      }
       text << "\n\n" << summary_ << "\n\nexample:\n  " << example_ << "\n\n" << options_;
       std::cout << text.str();
       return false;

@@ -17,6 +17,7 @@ int parity_main(const Arguments& args);
 int plugins_main(const Arguments& args);
 int plugins_check_main(const Arguments& args);  // `plugins check ...`
 int probes_main(const Arguments& args);
+int quantize_main(const Arguments& args);
 int run_main(const Arguments& args);
 int tokenize_main(const Arguments& args);
 int tune_main(const Arguments& args);

@@ -2,8 +2,8 @@
 
 #include <atomic>
 #include <chrono>
-#include <csignal>
 
+#include "aprctl/interrupt.h"
 #include "core/base/error.h"
 #include "core/text/stop_strings.h"
 #include "core/text/token_stream.h"
@@ -14,9 +14,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-volatile std::sig_atomic_t interrupted = 0;
-void on_interrupt(int) { interrupted = 1; }
 
 }  // namespace
 
@@ -30,13 +27,6 @@ std::string_view name(Finish finish) {
   }
   return "unknown";
 }
-
-InterruptGuard::InterruptGuard() {
-  interrupted = 0;
-  std::signal(SIGINT, on_interrupt);
-}
-InterruptGuard::~InterruptGuard() { std::signal(SIGINT, SIG_DFL); }
-bool InterruptGuard::raised() { return interrupted != 0; }
 
 Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const GenerateOptions& options)
     : session_(session),

@@ -57,14 +57,4 @@ class Conversation {
   std::vector<int32_t> unfed_;     // of the previous answer, not yet in the cache
 };
 
-// Ctrl-C ends the answer, not the program, while one of these lives.
-class InterruptGuard {
- public:
-  InterruptGuard();
-  ~InterruptGuard();
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-  static bool raised();
-};
-
 }  // namespace apr::ctl

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
 #include "aprctl/generate.h"
+#include "aprctl/interrupt.h"
 #include "aprctl/model_options.h"
 #include "aprctl/text_input.h"
 #include "core/base/error.h"
@@ -127,7 +129,7 @@ void chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemp
     fmt::print(stderr, "\n> ");
     std::string text;
     if (!std::getline(std::cin, text) || text.empty()) return;
-    const InterruptGuard guard;
+    const InterruptGuard guard{SIGINT};  // ends the answer, not the program
     const std::vector<int32_t> turn = answer ? next_turn(tokenizer, style, text, *answer == Finish::EndOfText)
                                              : first_turn(tokenizer, style, system, text);
     answer = conversation.turn(turn, show_now).finish;
@@ -182,7 +184,7 @@ int run_main(const Arguments& args) {
   }
 
   if (!json && !quiet && !style && isatty(STDOUT_FILENO)) show_now(*text);
-  const InterruptGuard guard;
+  const InterruptGuard guard{SIGINT};  // ends the answer, not the program
   double start_to_first = 0;
   const Generated result = conversation.turn(prompt, [&](std::string_view piece) {
     if (start_to_first == 0) start_to_first = since_start();

@@ -1,13 +1,6 @@
 #include "core/model/gguf_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <random>
 #include <unordered_set>
 
 #include "core/base/error.h"
@@ -17,8 +10,6 @@
 namespace apr {
 
 namespace {
-
-constexpr size_t kBufferBytes = size_t{1} << 20;
 
 class HeaderBuilder {
  public:
@@ -211,70 +202,36 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
   return header.take();
 }
 
+// The header is made first: what no reader accepts is refused before there is a file.
 GgufWriter::GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors)
-    : path_(path), tensors_(std::move(tensors)), alignment_(alignment_of(meta)) {
-  for (const GgufTensor& tensor : tensors_) sizes_.push_back(checked_bytes(tensor));
-  const std::vector<std::byte> header = gguf_header(of_one_file(meta), tensors_);
+    : GgufWriter(path, gguf_header(of_one_file(meta), tensors), alignment_of(meta), tensors) {}
 
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path_, ignored))
-    throw Error("{}: is a directory; name a file in it", printable(path_, kLongPath));
-  // In the same folder, so that the rename is atomic. O_EXCL and a random name: two writers never share a
-  // file.
-  temporary_ = fmt::format("{}.part-{:08x}", path_, std::random_device{}());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd_ < 0) fail("create", errno);
-  try {
-    buffer_.reserve(kBufferBytes);
-    write(header);
-  } catch (...) {
-    ::close(fd_);
-    ::unlink(temporary_.c_str());
-    throw;
+GgufWriter::GgufWriter(const std::string& path, const std::vector<std::byte>& header, uint64_t alignment,
+                       std::vector<GgufTensor> tensors)
+    : tensors_(std::move(tensors)), alignment_(alignment), file_bytes_(header.size()), file_(path) {
+  for (const GgufTensor& tensor : tensors_) {
+    sizes_.push_back(checked_bytes(tensor));
+    file_bytes_ += align_up(sizes_.back(), alignment_);
   }
-}
-
-GgufWriter::~GgufWriter() {
-  if (fd_ >= 0) ::close(fd_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
-}
-
-void GgufWriter::fail(const char* action, int error) const {
-  throw Error("{}: cannot {} it: {}", printable(path_, kLongPath), action, std::strerror(error));
-}
-
-void GgufWriter::flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t count = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail("write", errno);
-    done += static_cast<size_t>(count);
-  }
-  buffer_.clear();
+  file_.reserve(file_bytes_);
+  write(header);
 }
 
 void GgufWriter::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const size_t piece = std::min(bytes.size(), kBufferBytes - buffer_.size());
-    buffer_.insert(buffer_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(piece));
-    bytes = bytes.subspan(piece);
-    if (buffer_.size() == kBufferBytes) flush();
-  }
+  hash_.update(bytes);
+  file_.write(bytes);
 }
 
 void GgufWriter::append(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
-  if (fd_ < 0) throw Error("{}: the file is finished; nothing can be appended", printable(path_, kLongPath));
-  if (current_ == tensors_.size()) {
-    throw Error("{}: {} bytes more than all {} tensors have", printable(path_, kLongPath), bytes.size(),
-                tensors_.size());
-  }
+  const std::string path = printable(file_.path(), kLongPath);
+  if (!file_.open()) throw Error("{}: the file is finished; nothing can be appended", path);
+  if (current_ == tensors_.size())
+    throw Error("{}: {} bytes more than all {} tensors have", path, bytes.size(), tensors_.size());
   const uint64_t room = sizes_[current_] - written_;
   if (bytes.size() > room) {
-    throw Error("{}: tensor '{}' has {} bytes; {} are written, and {} more do not fit",
-                printable(path_, kLongPath), printable(tensors_[current_].name), sizes_[current_], written_,
-                bytes.size());
+    throw Error("{}: tensor '{}' has {} bytes; {} are written, and {} more do not fit", path,
+                printable(tensors_[current_].name), sizes_[current_], written_, bytes.size());
   }
   write(bytes);
   written_ += bytes.size();
@@ -286,19 +243,15 @@ void GgufWriter::append(std::span<const std::byte> bytes) {
   }
 }
 
-void GgufWriter::finish() {
-  if (fd_ < 0) throw Error("{}: the file is finished already", printable(path_, kLongPath));
+std::string GgufWriter::finish() {
+  const std::string path = printable(file_.path(), kLongPath);
+  if (!file_.open()) throw Error("{}: the file is finished already", path);
   if (current_ != tensors_.size()) {
-    throw Error("{}: tensor '{}' has {} of its {} bytes; the file is not complete",
-                printable(path_, kLongPath), printable(tensors_[current_].name), written_, sizes_[current_]);
+    throw Error("{}: tensor '{}' has {} of its {} bytes; the file is not complete", path,
+                printable(tensors_[current_].name), written_, sizes_[current_]);
   }
-  flush();
-  if (::fsync(fd_) != 0) fail("write", errno);
-  const int fd = fd_;
-  fd_ = -1;
-  if (::close(fd) != 0) fail("write", errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename to", errno);
-  temporary_.clear();
+  file_.commit();
+  return hash_.finish_hex();
 }
 
 }  // namespace apr

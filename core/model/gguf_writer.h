@@ -1,6 +1,5 @@
 // Writes a GGUF v3 file: the header first, then each tensor's packed bytes as they are made. The file appears
-// under its name only when it is whole, so that a crash, a full disk or a second writer never leaves half a
-// model there.
+// under its name only when it is whole (atomic_file.h).
 #pragma once
 
 #include <cstddef>
@@ -10,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/atomic_file.h"
+#include "core/base/sha256.h"
 #include "core/dispatch/weight_quant_type.h"
 #include "core/model/metadata.h"
 
@@ -34,37 +35,34 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
 
 class GgufWriter {
  public:
-  // Creates a temporary file beside path and writes the header. The model is written as one file, so split.*
-  // keys are left out. Throws when a tensor or the place is not possible.
+  // Creates a temporary file beside path, reserves the room and writes the header. The model is written as one
+  // file, so split.* keys are left out. Throws when a tensor or the place is not possible.
   GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors);
-  GgufWriter(const GgufWriter&) = delete;
-  GgufWriter& operator=(const GgufWriter&) = delete;
-  // Without finish() the temporary file is removed and path stays as it was.
-  ~GgufWriter();
 
   // The next bytes of the tensor data: tensors in the order given, each in pieces of any size. A piece must
   // not reach into the next tensor; padding is written here. Not for several threads at once.
   void append(std::span<const std::byte> bytes);
   // The packed size of tensor i, in bytes: what append() must bring in total.
   uint64_t tensor_bytes(size_t i) const { return sizes_[i]; }
+  // Of the whole file, header and padding included.
+  uint64_t file_bytes() const { return file_bytes_; }
   // Checks that every tensor is whole, flushes to the disk, and renames to path (replacing a file that is
-  // there).
-  void finish();
+  // there). Returns the file's sha256, in hex.
+  std::string finish();
 
  private:
+  GgufWriter(const std::string& path, const std::vector<std::byte>& header, uint64_t alignment,
+             std::vector<GgufTensor> tensors);
   void write(std::span<const std::byte> bytes);
-  void flush();
-  [[noreturn]] void fail(const char* action, int error) const;
 
-  std::string path_;
-  std::string temporary_;
-  int fd_ = -1;
   std::vector<GgufTensor> tensors_;
   std::vector<uint64_t> sizes_;  // bytes, as tensors_
   uint64_t alignment_;
-  size_t current_ = 0;             // index of the tensor being written
-  uint64_t written_ = 0;           // bytes of it so far
-  std::vector<std::byte> buffer_;  // not yet given to the kernel
+  uint64_t file_bytes_ = 0;
+  size_t current_ = 0;    // index of the tensor being written
+  uint64_t written_ = 0;  // bytes of it so far
+  AtomicFile file_;
+  Sha256 hash_;
 };
 
 }  // namespace apr

@@ -1,5 +1,7 @@
 #include "core/model/model.h"
 
+#include <algorithm>
+
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/sha256.h"
@@ -41,10 +43,15 @@ uint64_t Model::parameters() const {
 }
 
 std::string Model::sha256() const {
+  // In pieces that are let go of at once: the process must not grow to the model's size.
+  constexpr uint64_t kPiece = 16 << 20;
   Sha256 hash;
   for (const auto& file : files) {
     file->advise(Access::Sequential);
-    hash.update(file->bytes());
+    for (uint64_t at = 0; at < file->size(); at += kPiece) {
+      hash.update(file->bytes().subspan(at, std::min(kPiece, file->size() - at)));
+      file->advise(Access::DontNeed, at, kPiece);
+    }
     file->advise(Access::Normal);
   }
   return hash.finish_hex();
