@@ -23,7 +23,8 @@ constexpr std::string_view kSuffix = ".part-";
 constexpr size_t kSuffixDigits = 8;
 
 bool is_temporary_of(std::string_view name, std::string_view file) {
-  if (name.size() != file.size() + kSuffix.size() + kSuffixDigits || name.substr(0, file.size()) != file) return false;
+  if (name.size() != file.size() + kSuffix.size() + kSuffixDigits || name.substr(0, file.size()) != file)
+    return false;
   name.remove_prefix(file.size());
   if (name.substr(0, kSuffix.size()) != kSuffix) return false;
   name.remove_prefix(kSuffix.size());
@@ -41,7 +42,8 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there))
     throw Error("{}: is no regular file; name another place", printable(path_, kLongPath));
   remove_leftovers();
-  // In the same folder, so that the rename is atomic. O_EXCL and a random name: two writers never share a file.
+  // In the same folder, so that the rename is atomic. O_EXCL and a random name: two writers never share a
+  // file.
   while (true) {
     temporary_ = fmt::format("{}{}{:08x}", path_, kSuffix, std::random_device{}());
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -49,7 +51,8 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
     // The lock says that this writer lives. Without locks on this file system nothing is cleaned up, either.
     (void)::flock(fd_, LOCK_EX);
     struct stat status {};
-    // Another writer may have taken it for a leftover between the two calls above: then it has no name any more.
+    // Another writer may have taken it for a leftover between the two calls above: then it has no name any
+    // more.
     if (::fstat(fd_, &status) != 0 || status.st_nlink > 0) break;
     ::close(fd_);
   }
@@ -63,10 +66,12 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::remove_leftovers() const {
   const std::filesystem::path whole(path_);
-  const std::filesystem::path folder = whole.has_parent_path() ? whole.parent_path() : std::filesystem::path(".");
+  const std::filesystem::path folder =
+      whole.has_parent_path() ? whole.parent_path() : std::filesystem::path(".");
   const std::string file = whole.filename().native();
   std::error_code failure;
-  for (std::filesystem::directory_iterator each(folder, failure), end; !failure && each != end; each.increment(failure)) {
+  for (std::filesystem::directory_iterator each(folder, failure), end; !failure && each != end;
+       each.increment(failure)) {
     if (!is_temporary_of(each->path().filename().native(), file)) continue;
     const int fd = ::open(each->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;

@@ -35,8 +35,8 @@ std::vector<std::byte> gguf_header(const Metadata& meta, const std::vector<GgufT
 
 class GgufWriter {
  public:
-  // Creates a temporary file beside path, reserves the room and writes the header. The model is written as one
-  // file, so split.* keys are left out. Throws when a tensor or the place is not possible.
+  // Creates a temporary file beside path, reserves the room and writes the header. The model is written as
+  // one file, so split.* keys are left out. Throws when a tensor or the place is not possible.
   GgufWriter(const std::string& path, const Metadata& meta, std::vector<GgufTensor> tensors);
 
   // The next bytes of the tensor data: tensors in the order given, each in pieces of any size. A piece must

@@ -13,8 +13,8 @@ namespace {
 
 // Of one piece: its floats stay in a core's cache (64 Ki floats are 256 KiB).
 constexpr uint64_t kPieceElements = 64 << 10;
-// Of one round of all threads: its packed bytes are at most 128 MiB (float32), the source's pages as many. Threads wait for
-// each other at its end, which costs half a piece of some 64.
+// Of one round of all threads: its packed bytes are at most 128 MiB (float32), the source's pages as many.
+// Threads wait for each other at its end, which costs half a piece of some 64.
 constexpr uint64_t kRoundElements = 32 << 20;
 constexpr uint64_t kPiecesPerThread = 64;
 
@@ -78,8 +78,9 @@ class Converter {
   }
   void check(apr_status status, const Rows& rows, const apr_error& error) const {
     if (status == APR_OK) return;
-    throw Error("tensor '{}': cannot be written as {} (rows {} to {}): {}", printable(tensor_.name), d_.to->name, rows.first,
-                rows.first + rows.count - 1, printable(error.message, sizeof(error.message)));
+    throw Error("tensor '{}': cannot be written as {} (rows {} to {}): {}", printable(tensor_.name),
+                d_.to->name, rows.first, rows.first + rows.count - 1,
+                printable(error.message, sizeof(error.message)));
   }
 
   const TensorDecision& d_;
@@ -101,13 +102,14 @@ void ConversionError::add(const ConversionError& other) {
   elements += other.elements;
 }
 
-ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool, GgufWriter& writer,
-                               const ConversionProgress& progress) {
+ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool,
+                               GgufWriter& writer, const ConversionProgress& progress) {
   const Converter converter(decision);
   const uint64_t k = decision.tensor->k();
   const uint64_t piece_elements = converter.rows_per_piece() * k;
   const uint64_t pieces = converter.pieces();
-  const uint64_t per_round = std::clamp<uint64_t>(kRoundElements / piece_elements, 1, kPiecesPerThread * pool.threads());
+  const uint64_t per_round =
+      std::clamp<uint64_t>(kRoundElements / piece_elements, 1, kPiecesPerThread * pool.threads());
   ConversionError total;
   uint64_t done = 0;
   std::vector<std::byte> packed;
@@ -125,7 +127,8 @@ ConversionError convert_tensor(const TensorDecision& decision, const MappedFile&
       std::vector<float> floats(2 * piece_elements);
       for (size_t i = from; i < to; ++i) {
         const Rows mine = converter.rows(begin + i);
-        errors[i] = converter.run(mine, floats, packed.data() + (mine.first - first.first) * converter.to_row());
+        errors[i] =
+            converter.run(mine, floats, packed.data() + (mine.first - first.first) * converter.to_row());
       }
     });
     writer.append(packed);

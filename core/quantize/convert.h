@@ -1,5 +1,5 @@
-// From packed rows in one format to packed rows in another, a few rows at a time on all threads, with the error
-// that it makes. Memory is bounded by the rows in flight, not by the model or its largest tensor.
+// From packed rows in one format to packed rows in another, a few rows at a time on all threads, with the
+// error that it makes. Memory is bounded by the rows in flight, not by the model or its largest tensor.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace apr {
 
-// What a tensor's conversion cost. Sums are in double, in the order of the rows: the same for any number of threads.
+// What a tensor's conversion cost. Sums are in double, in the order of the rows: the same for any number of
+// threads.
 struct ConversionError {
   double squared_error = 0.0;  // sum of (before - after)^2
   double squared = 0.0;        // sum of before^2
@@ -27,9 +28,9 @@ struct ConversionError {
 // Called between pieces, on the calling thread, with weights done of the tensor. Throws to stop.
 using ConversionProgress = std::function<void(uint64_t elements)>;
 
-// Writes the tensor's packed bytes to the writer. Throws apr::Error that names the tensor and its rows: a weight
-// is not finite or beyond the format's range, or a copied block decodes to NaN or infinity.
-ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool, GgufWriter& writer,
-                               const ConversionProgress& progress);
+// Writes the tensor's packed bytes to the writer. Throws apr::Error that names the tensor and its rows: a
+// weight is not finite or beyond the format's range, or a copied block decodes to NaN or infinity.
+ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool,
+                               GgufWriter& writer, const ConversionProgress& progress);
 
 }  // namespace apr

@@ -35,12 +35,13 @@ class Cursor {
   size_t count(const char* what, size_t each) {
     const int32_t value = number(what);
     if (value < 0 || static_cast<size_t>(value) > (bytes_.size() - at_) / each)
-      throw Error("{}: {} at byte {} is {}, more than the file holds: it is damaged, or no importance matrix", path_, what,
-                  at_ - sizeof(int32_t), value);
+      throw Error("{}: {} at byte {} is {}, more than the file holds: it is damaged, or no importance matrix",
+                  path_, what, at_ - sizeof(int32_t), value);
     return static_cast<size_t>(value);
   }
   void take(void* to, size_t bytes, const char* what) {
-    if (bytes > bytes_.size() - at_) throw Error("{}: it ends at byte {}, within {}", path_, bytes_.size(), what);
+    if (bytes > bytes_.size() - at_)
+      throw Error("{}: it ends at byte {}, within {}", path_, bytes_.size(), what);
     std::memcpy(to, bytes_.data() + at_, bytes);
     at_ += bytes;
   }
@@ -53,7 +54,8 @@ class Cursor {
 
 std::vector<float> floats_of(const Tensor& tensor, const std::string& path) {
   if (tensor.qtype != WeightQuantType::F32)
-    throw Error("{}: tensor '{}' is {}; an importance matrix has f32", path, printable(tensor.name), tensor.format);
+    throw Error("{}: tensor '{}' is {}; an importance matrix has f32", path, printable(tensor.name),
+                tensor.format);
   std::vector<float> values(tensor.elements());
   std::memcpy(values.data(), tensor.data, values.size() * sizeof(float));
   return values;
@@ -65,7 +67,8 @@ Importance Importance::read(const std::string& path) {
   Importance result;
   result.path_ = path;
   const auto file = MappedFile::open(path);
-  if (file->size() >= kGgufMagic.size() && std::memcmp(file->data(), kGgufMagic.data(), kGgufMagic.size()) == 0) {
+  if (file->size() >= kGgufMagic.size() &&
+      std::memcmp(file->data(), kGgufMagic.data(), kGgufMagic.size()) == 0) {
     result.read_gguf(open_gguf(path));
   } else {
     result.read_legacy(*file);
@@ -78,10 +81,12 @@ void Importance::add(std::string name, std::vector<float> values) {
   double sum = 0.0;
   for (const float value : values) {
     if (!std::isfinite(value) || value < 0.0f)
-      throw Error("{}: the importance of '{}' has {}: it must be finite and not negative", path_, printable(name), value);
+      throw Error("{}: the importance of '{}' has {}: it must be finite and not negative", path_,
+                  printable(name), value);
     sum += static_cast<double>(value);
   }
-  if (values.empty() || sum == 0.0) return;  // the text never reached this matrix: every column counts the same
+  if (values.empty() || sum == 0.0)
+    return;  // the text never reached this matrix: every column counts the same
   const auto least = static_cast<float>(kFloor * sum / static_cast<double>(values.size()));
   for (float& value : values) value = std::max(value, std::max(least, std::numeric_limits<float>::min()));
   values_.emplace(std::move(name), std::move(values));
@@ -97,7 +102,8 @@ void Importance::read_gguf(const Model& file) {
     const std::string name = tensor.name.substr(0, tensor.name.size() - kSums.size());
     const Tensor& counts = file.require(name + std::string(kCounts));
     if (counts.elements() != tensor.n())
-      throw Error("{}: '{}' has sums of {} matrices and counts of {}", path_, printable(name), tensor.n(), counts.elements());
+      throw Error("{}: '{}' has sums of {} matrices and counts of {}", path_, printable(name), tensor.n(),
+                  counts.elements());
     std::vector<float> values = floats_of(tensor, path_);
     const std::vector<float> calls = floats_of(counts, path_);
     for (uint64_t matrix = 0; matrix < tensor.n(); ++matrix)
@@ -136,7 +142,8 @@ const std::vector<float>* Importance::find(const Tensor& tensor) const {
   const uint64_t columns = found->second.size();
   if (columns != tensor.k() && columns != tensor.k() * experts)
     throw Error("{}: '{}' has {} values, but the tensor has {} columns{}; it belongs to another model", path_,
-                printable(tensor.name), columns, tensor.k(), experts > 1 ? fmt::format(" in each of {} experts", experts) : "");
+                printable(tensor.name), columns, tensor.k(),
+                experts > 1 ? fmt::format(" in each of {} experts", experts) : "");
   return &found->second;
 }
 

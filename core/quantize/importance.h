@@ -1,7 +1,8 @@
 // How much each column of a matrix matters: the mean square of the activation that it is multiplied with, as
 // llama.cpp's imatrix tool measures it on a text. Read are both forms of its files:
 //  - GGUF (general.type "imatrix"): tensors NAME.in_sum2 [K, matrices] and NAME.counts [1, matrices];
-//  - the older binary form: count; for each entry a name, calls, values, floats; then calls and the text's name.
+//  - the older binary form: count; for each entry a name, calls, values, floats; then calls and the text's
+//  name.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ class Importance {
   // Throws apr::Error that names the file and what is wrong in it.
   static Importance read(const std::string& path);
 
-  // Of the tensor's K columns, or of each of its experts' ([experts][K]); null when the file does not have it.
-  // Throws apr::Error when it has another number of columns.
+  // Of the tensor's K columns, or of each of its experts' ([experts][K]); null when the file does not have
+  // it. Throws apr::Error when it has another number of columns.
   const std::vector<float>* find(const Tensor& tensor) const;
 
   const std::string& path() const { return path_; }

@@ -52,7 +52,8 @@ class Planner {
     decision.to = type == kKeepType ? decision.from : fitting(tensor, type, decision);
     decision.to_qtype = decision.copied() ? tensor.qtype : qtype_of(*decision.to);
     decision.bytes = packed_bytes(tensor, *decision.to);
-    if (importance_ && !decision.copied() && is_quantized(*decision.to)) decision.importance = importance_->find(tensor);
+    if (importance_ && !decision.copied() && is_quantized(*decision.to))
+      decision.importance = importance_->find(tensor);
     return decision;
   }
 
@@ -63,8 +64,8 @@ class Planner {
     try {
       return catalog_.format(type);
     } catch (const Error& error) {
-      throw Error("{}: tensor '{}' by {}: {}", model_.meta.origin(), printable(decision.tensor->name), decision.why,
-                  error.what());
+      throw Error("{}: tensor '{}' by {}: {}", model_.meta.origin(), printable(decision.tensor->name),
+                  decision.why, error.what());
     }
   }
 
@@ -76,11 +77,12 @@ class Planner {
         throw Error("{}: tensor '{}' by {}: format {} can only be read, not written", model_.meta.origin(),
                     printable(tensor.name), decision.why, candidate.name);
       if (tensor.k() % candidate.block_elements == 0) return &candidate;
-      decision.fallback += fmt::format("{}{} does not divide {} columns", decision.fallback.empty() ? "" : ", ", type, tensor.k());
+      decision.fallback += fmt::format("{}{} does not divide {} columns",
+                                       decision.fallback.empty() ? "" : ", ", type, tensor.k());
       const std::string* next = plan_.recipe.fallback_of(type);
       if (!next || !tried.insert(type).second)
-        throw Error("{}: tensor '{}' by {}: {}, and the recipe declares no fallback that fits", model_.meta.origin(),
-                    printable(tensor.name), decision.why, decision.fallback);
+        throw Error("{}: tensor '{}' by {}: {}, and the recipe declares no fallback that fits",
+                    model_.meta.origin(), printable(tensor.name), decision.why, decision.fallback);
       type = *next;
     }
   }
@@ -103,18 +105,22 @@ uint64_t QuantizePlan::bytes() const {
 std::vector<const TensorDecision*> QuantizePlan::requantized() const {
   std::vector<const TensorDecision*> result;
   for (const TensorDecision& decision : decisions)
-    if (!decision.copied() && is_quantized(*decision.from) && is_quantized(*decision.to)) result.push_back(&decision);
+    if (!decision.copied() && is_quantized(*decision.from) && is_quantized(*decision.to))
+      result.push_back(&decision);
   return result;
 }
 
-bool is_quantized(const apr_quant_format& format) { return format.block_bytes * 8 < format.block_elements * 16; }
+bool is_quantized(const apr_quant_format& format) {
+  return format.block_bytes * 8 < format.block_elements * 16;
+}
 
 ModelFacts facts_of(const Model& model, bool with_importance) {
   ModelFacts facts;
   facts.importance = with_importance;
   facts.tied = model.find("output.weight") == nullptr;
   for (const Tensor& tensor : model.tensors)
-    if (const auto layer = role_of(tensor.name, {}).layer) facts.n_layers = std::max(facts.n_layers, *layer + 1);
+    if (const auto layer = role_of(tensor.name, {}).layer)
+      facts.n_layers = std::max(facts.n_layers, *layer + 1);
   const uint64_t q = rows_of_role(model, "attn_q"), k = rows_of_role(model, "attn_k");
   if (k != 0 && q >= k) facts.gqa = static_cast<uint32_t>(q / k);
   const std::string arch = model.meta.get_string_or("general.architecture", "");
@@ -135,8 +141,9 @@ QuantizePlan plan_quantize(const Model& model, Catalog& catalog, Recipe recipe, 
 std::vector<GgufTensor> result_tensors(const QuantizePlan& plan) {
   std::vector<GgufTensor> tensors;
   for (const TensorDecision& decision : plan.decisions)
-    tensors.push_back({decision.tensor->name, decision.to_qtype, decision.copied() ? decision.tensor->format : decision.to->name,
-                       decision.tensor->dims, QuantGeometry{decision.to->block_elements, decision.to->block_bytes}});
+    tensors.push_back({decision.tensor->name, decision.to_qtype,
+                       decision.copied() ? decision.tensor->format : decision.to->name, decision.tensor->dims,
+                       QuantGeometry{decision.to->block_elements, decision.to->block_bytes}});
   return tensors;
 }
 

@@ -1,4 +1,5 @@
-// Which format every tensor of a model gets, and why: decided from the headers alone, before a weight is read.
+// Which format every tensor of a model gets, and why: decided from the headers alone, before a weight is
+// read.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +45,9 @@ bool is_quantized(const apr_quant_format& format);
 
 ModelFacts facts_of(const Model& model, bool with_importance);
 
-// own_rules: how many rules at the front of the recipe are a person's, to be reported when they decide nothing.
-// The model, catalog and importance outlive the plan. Throws apr::Error that names tensor and rule: no plugin
-// provides a format, it cannot be written, or no fallback fits.
+// own_rules: how many rules at the front of the recipe are a person's, to be reported when they decide
+// nothing. The model, catalog and importance outlive the plan. Throws apr::Error that names tensor and rule:
+// no plugin provides a format, it cannot be written, or no fallback fits.
 QuantizePlan plan_quantize(const Model& model, Catalog& catalog, Recipe recipe, size_t own_rules,
                            const Importance* importance);
 

@@ -48,7 +48,9 @@ Metadata result_metadata(const QuantizePlan& plan, const Provenance& provenance)
   meta.erase("general.file_type");
   if (plan.recipe.file_type) meta.set("general.file_type", uint64_t{*plan.recipe.file_type});
   meta.set("general.quantization_version", kGgmlQuantizationVersion);
-  const auto own = [&](std::string_view key, MetaValue value) { meta.set(std::string(kOwnKeys).append(key), std::move(value)); };
+  const auto own = [&](std::string_view key, MetaValue value) {
+    meta.set(std::string(kOwnKeys).append(key), std::move(value));
+  };
   own("program", provenance.program);
   own("plugins", MetaArray(provenance.plugins));
   own("source", provenance.source_name);
@@ -68,7 +70,8 @@ Metadata result_metadata(const QuantizePlan& plan, const Provenance& provenance)
   return meta;
 }
 
-QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path, ThreadPool& pool,
+QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path,
+                              ThreadPool& pool,
                               const std::function<void(const QuantizeProgress&)>& progress) {
   GgufWriter writer(path, meta, result_tensors(plan));
   QuantizeResult result{};

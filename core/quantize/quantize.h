@@ -1,5 +1,5 @@
-// A whole model from one set of formats to another: the plan carried out, tensor by tensor, into one GGUF file
-// that says where it came from.
+// A whole model from one set of formats to another: the plan carried out, tensor by tensor, into one GGUF
+// file that says where it came from.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@ namespace apr {
 
 // What the result's metadata records, beside the recipe: keys apr.quantize.*.
 struct Provenance {
-  std::string program;                // "apr 0.1.0"
-  std::string source_name;            // the file's name without its folder
-  std::string source_sha256;          // of the source's bytes; hex
-  std::vector<std::string> plugins;   // "quant-q4k 0.1.0: q4_k", those that wrote something
-  const Importance* importance;       // null: none
-  std::string importance_sha256;      // "" without importance
+  std::string program;               // "apr 0.1.0"
+  std::string source_name;           // the file's name without its folder
+  std::string source_sha256;         // of the source's bytes; hex
+  std::vector<std::string> plugins;  // "quant-q4k 0.1.0: q4_k", those that wrote something
+  const Importance* importance;      // null: none
+  std::string importance_sha256;     // "" without importance
 };
 
 // Of the plugins that provide the plan's formats.
@@ -40,9 +40,9 @@ struct QuantizeResult {
   std::string sha256;  // of the file
 };
 
-// Writes path (atomic_file.h). progress is called between pieces on the calling thread, and throws to stop: then
-// nothing is left behind.
-QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path, ThreadPool& pool,
-                              const std::function<void(const QuantizeProgress&)>& progress);
+// Writes path (atomic_file.h). progress is called between pieces on the calling thread, and throws to stop:
+// then nothing is left behind.
+QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path,
+                              ThreadPool& pool, const std::function<void(const QuantizeProgress&)>& progress);
 
 }  // namespace apr

@@ -17,7 +17,8 @@ constexpr std::string_view kBlock = "blk.";
 constexpr std::string_view kWeight = ".weight";
 
 bool fits(const std::string& pattern, std::string_view name, const std::string& role) {
-  return ::fnmatch(pattern.c_str(), std::string(name).c_str(), 0) == 0 || ::fnmatch(pattern.c_str(), role.c_str(), 0) == 0;
+  return ::fnmatch(pattern.c_str(), std::string(name).c_str(), 0) == 0 ||
+         ::fnmatch(pattern.c_str(), role.c_str(), 0) == 0;
 }
 
 std::string lower(std::string_view text) {
@@ -42,7 +43,8 @@ TensorRole role_of(std::string_view tensor_name, const ModelFacts& facts) {
       part.remove_prefix(static_cast<size_t>(at + 1 - part.data()));
     }
   }
-  if (part.size() > kWeight.size() && part.substr(part.size() - kWeight.size()) == kWeight) part.remove_suffix(kWeight.size());
+  if (part.size() > kWeight.size() && part.substr(part.size() - kWeight.size()) == kWeight)
+    part.remove_suffix(kWeight.size());
   result.role = part;
   if (facts.tied && result.role == "token_embd") result.role = "output";
   return result;
@@ -54,7 +56,8 @@ bool LayerTerm::holds(uint32_t layer, uint32_t n_layers) const {
     case Kind::First:
       return layer < share(numerator, denominator);
     case Kind::Last:
-      return denominator == 0 ? layer + uint64_t{numerator} >= n_layers : layer >= share(denominator - numerator, denominator);
+      return denominator == 0 ? layer + uint64_t{numerator} >= n_layers
+                              : layer >= share(denominator - numerator, denominator);
     case Kind::Every: {
       const uint64_t begin = share(numerator, denominator);
       return layer >= begin && (layer - begin) % step == step - 1;
@@ -66,8 +69,8 @@ bool LayerTerm::holds(uint32_t layer, uint32_t n_layers) const {
 }
 
 bool Rule::matches(std::string_view tensor_name, const TensorRole& role, const ModelFacts& facts) const {
-  if (!match.empty() &&
-      std::none_of(match.begin(), match.end(), [&](const auto& each) { return fits(each, tensor_name, role.role); }))
+  if (!match.empty() && std::none_of(match.begin(), match.end(),
+                                     [&](const auto& each) { return fits(each, tensor_name, role.role); }))
     return false;
   if (!layers.empty()) {
     if (!role.layer) return false;
@@ -93,7 +96,8 @@ std::vector<std::string> Recipes::names() const {
   std::error_code failure;
   for (const auto& entry : std::filesystem::directory_iterator(folder_, failure)) {
     const std::filesystem::path& path = entry.path();
-    if (path.extension() == ".toml" && path.filename() != kCommonRecipe) found.push_back(path.stem().string());
+    if (path.extension() == ".toml" && path.filename() != kCommonRecipe)
+      found.push_back(path.stem().string());
   }
   if (failure || found.empty())
     throw Error("{}: there are no recipes here; install or bundle apr as one folder", folder_.string());
@@ -128,23 +132,26 @@ Recipe Recipes::find(std::string_view type, bool pure) const {
   }
   if (own.include) {
     common = read_recipe_file(folder_ / *own.include);
-    if (common.include) throw Error("{}: an included file includes nothing itself", (folder_ / *own.include).string());
+    if (common.include)
+      throw Error("{}: an included file includes nothing itself", (folder_ / *own.include).string());
     recipe.rules.insert(recipe.rules.begin(), common.recipe.rules.begin(), common.recipe.rules.end());
-    recipe.fallback.insert(recipe.fallback.end(), common.recipe.fallback.begin(), common.recipe.fallback.end());
+    recipe.fallback.insert(recipe.fallback.end(), common.recipe.fallback.begin(),
+                           common.recipe.fallback.end());
     if (recipe.vectors.empty()) recipe.vectors = common.recipe.vectors;
     recipe.text = fmt::format("{}\n# {}\n{}", recipe.text, *own.include, common.recipe.text);
   }
   if (recipe.vectors.empty())
-    throw Error("{}: `vectors` is missing: a recipe says what norms and biases get; include = \"{}\" would", given.string(),
-                kCommonRecipe);
+    throw Error("{}: `vectors` is missing: a recipe says what norms and biases get; include = \"{}\" would",
+                given.string(), kCommonRecipe);
   return recipe;
 }
 
 void Recipes::add_rules(Recipe& recipe, const std::filesystem::path& file) {
   RecipeFile given = read_recipe_file(file);
   if (given.include || !given.recipe.type.empty() || given.recipe.file_type || !given.recipe.vectors.empty())
-    throw Error("{}: a file of rules has [[rule]] and [fallback] only; a whole recipe is given with --type {}",
-                file.string(), file.string());
+    throw Error(
+        "{}: a file of rules has [[rule]] and [fallback] only; a whole recipe is given with --type {}",
+        file.string(), file.string());
   recipe.rules.insert(recipe.rules.begin(), given.recipe.rules.begin(), given.recipe.rules.end());
   recipe.fallback.insert(recipe.fallback.begin(), given.recipe.fallback.begin(), given.recipe.fallback.end());
   recipe.text = given.recipe.text + "\n" + recipe.text;

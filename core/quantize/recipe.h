@@ -2,10 +2,10 @@
 // and change:
 //
 //   description = "..."
-//   file_type = 15                   # optional; general.file_type of the result, as llama.cpp numbers mixtures
-//   type = "q4_k"                    # of matrices that no rule names
-//   include = "common.toml"          # optional; of the recipes' folder: its rules come first
-//   vectors = "f32"                  # of tensors with one dimension: norms and biases
+//   file_type = 15                   # optional; general.file_type of the result, as llama.cpp numbers
+//   mixtures type = "q4_k"                    # of matrices that no rule names include = "common.toml" #
+//   optional; of the recipes' folder: its rules come first vectors = "f32"                  # of tensors with
+//   one dimension: norms and biases
 //
 //   [[rule]]                         # the first rule that matches a matrix decides
 //   match = ["attn_v", "blk.*.ffn_down.weight"]      # shell patterns over the tensor's name or its role
@@ -20,8 +20,8 @@
 //   q4_k = "q5_0"
 //   "*" = "f16"                      # for all formats without an entry
 //
-// A role is a tensor's name without "blk.N." and ".weight": "attn_v", "ffn_down", "token_embd". The embedding of
-// a model whose head is tied to it has the role "output".
+// A role is a tensor's name without "blk.N." and ".weight": "attn_v", "ffn_down", "token_embd". The embedding
+// of a model whose head is tied to it has the role "output".
 #pragma once
 
 #include <cstdint>
@@ -100,7 +100,8 @@ class Recipes {
   // Names, sorted, without what others include.
   std::vector<std::string> names() const;
   // type: a recipe's name in either case; a path that ends in .toml; else a format's name, which all matrices
-  // get. pure: of a recipe only its type, not its mixture. Throws with file and line for a file that is wrong.
+  // get. pure: of a recipe only its type, not its mixture. Throws with file and line for a file that is
+  // wrong.
   Recipe find(std::string_view type, bool pure) const;
   // Puts the rules and fallbacks of a person's file before the recipe's.
   static void add_rules(Recipe& recipe, const std::filesystem::path& file);

@@ -30,11 +30,13 @@ class Reader {
   [[noreturn]] void fail(const toml::source_region& where, const std::string& what) const {
     throw Error("{}:{}: {}", path_.native(), where.begin.line, what);
   }
-  void refuse_unknown_keys(const toml::table& table, std::string_view what, std::span<const std::string_view> known) const;
-  std::string string(const toml::table& table, std::string_view key) const;                 // "" when absent
+  void refuse_unknown_keys(const toml::table& table, std::string_view what,
+                           std::span<const std::string_view> known) const;
+  std::string string(const toml::table& table, std::string_view key) const;  // "" when absent
   std::optional<uint32_t> count(const toml::table& table, std::string_view key) const;
-  std::vector<std::string> strings(const toml::table& table, std::string_view key) const;   // one string or a list
-  std::string format(const toml::table& table, std::string_view key, bool or_keep) const;   // "" when absent
+  std::vector<std::string> strings(const toml::table& table,
+                                   std::string_view key) const;  // one string or a list
+  std::string format(const toml::table& table, std::string_view key, bool or_keep) const;  // "" when absent
   Rule rule(const toml::table& table) const;
 
   std::filesystem::path path_;
@@ -52,7 +54,8 @@ std::string Reader::string(const toml::table& table, std::string_view key) const
   const toml::node* node = table.get(key);
   if (!node) return {};
   const auto* value = node->as_string();
-  if (!value || value->get().empty()) fail(node->source(), fmt::format("`{}` must be a string, like {} = \"...\"", key, key));
+  if (!value || value->get().empty())
+    fail(node->source(), fmt::format("`{}` must be a string, like {} = \"...\"", key, key));
   return value->get();
 }
 
@@ -76,7 +79,8 @@ std::vector<std::string> Reader::strings(const toml::table& table, std::string_v
     result.push_back(value->get());
   };
   if (const toml::array* array = node->as_array()) {
-    if (array->empty()) fail(node->source(), fmt::format("`{}` is empty, so the rule could never match", key));
+    if (array->empty())
+      fail(node->source(), fmt::format("`{}` is empty, so the rule could never match", key));
     for (const toml::node& item : *array) add(item);
   } else {
     add(*node);
@@ -87,14 +91,17 @@ std::vector<std::string> Reader::strings(const toml::table& table, std::string_v
 std::string Reader::format(const toml::table& table, std::string_view key, bool or_keep) const {
   const std::string text = string(table, key);
   if (!text.empty() && !is_plugin_word(text))
-    fail(table.get(key)->source(), fmt::format("`{}`: \"{}\" is no format's name{}", key, printable(text),
-                                               or_keep ? ", like \"q4_k\" or \"vendor.name\", nor \"keep\"" : ""));
-  if (text == kKeepType && !or_keep) fail(table.get(key)->source(), fmt::format("`{}` must be a format's name", key));
+    fail(table.get(key)->source(),
+         fmt::format("`{}`: \"{}\" is no format's name{}", key, printable(text),
+                     or_keep ? ", like \"q4_k\" or \"vendor.name\", nor \"keep\"" : ""));
+  if (text == kKeepType && !or_keep)
+    fail(table.get(key)->source(), fmt::format("`{}` must be a format's name", key));
   return text;
 }
 
 Rule Reader::rule(const toml::table& table) const {
-  constexpr std::string_view kKeys[] = {"match", "layers", "min_gqa", "n_layers", "n_experts", "importance", "type"};
+  constexpr std::string_view kKeys[] = {"match",     "layers",     "min_gqa", "n_layers",
+                                        "n_experts", "importance", "type"};
   refuse_unknown_keys(table, "a rule", kKeys);
   Rule rule;
   rule.origin = fmt::format("{}:{}", path_.filename().native(), table.source().begin.line);
@@ -102,10 +109,10 @@ Rule Reader::rule(const toml::table& table) const {
   for (const std::string& text : strings(table, "layers")) {
     const auto term = parse_layer_term(text);
     if (!term)
-      fail(table.get("layers")->source(),
-           fmt::format("`layers`: \"{}\" is none of \"first 1/8\", \"first 4\", \"last 1/8\", \"last 4\", \"every 3 after 1/8\", "
-                       "\"5\", \"0-3\"",
-                       printable(text)));
+      fail(table.get("layers")->source(), fmt::format("`layers`: \"{}\" is none of \"first 1/8\", \"first "
+                                                      "4\", \"last 1/8\", \"last 4\", \"every 3 after 1/8\", "
+                                                      "\"5\", \"0-3\"",
+                                                      printable(text)));
     rule.layers.push_back(*term);
   }
   rule.min_gqa = count(table, "min_gqa");
@@ -124,7 +131,8 @@ RecipeFile Reader::read() {
   std::error_code failure;
   const uintmax_t bytes = std::filesystem::file_size(path_, failure);
   if (failure) throw Error("{}: cannot be read: {}", path_.native(), failure.message());
-  if (bytes > kMaxRecipeBytes) throw Error("{}: {} is too large for a recipe", path_.native(), human_bytes(bytes));
+  if (bytes > kMaxRecipeBytes)
+    throw Error("{}: {} is too large for a recipe", path_.native(), human_bytes(bytes));
   std::ifstream in(path_, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(in), {});
   toml::table table;
@@ -133,7 +141,8 @@ RecipeFile Reader::read() {
   } catch (const toml::parse_error& error) {
     throw Error("{}:{}: {}", path_.native(), error.source().begin.line, error.description());
   }
-  constexpr std::string_view kKeys[] = {"description", "file_type", "type", "vectors", "include", "rule", "fallback"};
+  constexpr std::string_view kKeys[] = {"description", "file_type", "type",    "vectors",
+                                        "include",     "rule",      "fallback"};
   refuse_unknown_keys(table, "a recipe", kKeys);
   RecipeFile file;
   file.recipe.description = string(table, "description");
@@ -147,7 +156,8 @@ RecipeFile Reader::read() {
   }
   if (const toml::node* node = table.get("rule")) {
     const toml::array* rules = node->as_array();
-    if (!rules || !rules->is_homogeneous(toml::node_type::table)) fail(node->source(), "rules are written as [[rule]]");
+    if (!rules || !rules->is_homogeneous(toml::node_type::table))
+      fail(node->source(), "rules are written as [[rule]]");
     for (const toml::node& each : *rules) file.recipe.rules.push_back(rule(*each.as_table()));
   }
   if (const toml::node* node = table.get("fallback")) {

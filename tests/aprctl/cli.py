@@ -51,7 +51,7 @@ def folder_or_skip(variable):
 
 
 def commands():
-    names = "run bench inspect kernels plugins tune tokenize logits parity cache probes".split()
+    names = "run bench inspect kernels plugins tune tokenize logits parity cache probes quantize".split()
     listing = expect(0, ["--help"])
     for name in names:
         check(name in listing, f"--help does not list {name}")
@@ -294,6 +294,42 @@ def shipped():
     check(chat[0] == 0 and chat[1].strip() != "", f"no answer in a chat: {chat}")
 
 
-{"commands": commands, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+def quantize():
+    """Quantised files: types, fallbacks, provenance, and that no failure leaves a file."""
+    folder = folder_or_skip("APR_TEST_GOLDEN")
+    model = os.path.join(folder, "tiny-F16.gguf")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "out.gguf")
+        made = json.loads(expect(0, ["quantize", model, out, "--type", "Q4_K_M", "--json"]))
+        peer = json.loads(expect(0, ["inspect", os.path.join(folder, "tiny-Q4_K_M.gguf"), "--json"]))
+        mine = json.loads(expect(0, ["inspect", out, "--json", "--sha256"]))
+        check(mine["sha256"] == made["sha256"], "the reported sha256 is not the file's")
+        check(mine["metadata"]["general.file_type"] == 15, "general.file_type is not Q4_K_M")
+        check(mine["metadata"]["apr.quantize.source_sha256"] == made["input_sha256"], "the source's hash is not recorded")
+        kinds = {t["format"] for t in mine["tensors"]}
+        check(kinds == {t["format"] for t in peer["tensors"]}, f"a Q4_K_M has {kinds}")
+        check(0.02 < made["relative_error"] < 0.1, f"relative error {made['relative_error']}")
+        one = json.loads(expect(0, ["quantize", model, out, "--type", "q4_k_m", "--json", "-t", "1"]))
+        check(one["sha256"] == made["sha256"], "one thread writes another file than several")
+        expect(0, ["run", out, "-p", "t300t301", "-n", "4"])
+        expect(1, ["quantize", out, out + "2", "--type", "q8_0"], "quantised already", "--requantize")
+        expect(0, ["quantize", out, out + "2", "--type", "q8_0", "--requantize"], "quantised already")
+        os.remove(out + "2")
+        rules = os.path.join(scratch, "rules.toml")
+        with open(rules, "w") as f:
+            f.write('[[rule]]\nmatch = "ffn_down"\ntype = "q8_0"\n[[rule]]\nmatch = "nothing"\ntype = "f16"\n')
+        own = json.loads(expect(0, ["quantize", model, "--dry-run", "--type", "q4_k", "--rules", rules, "--json"]))
+        check(all(t["to"] == "q8_0" for t in own["tensors"] if "ffn_down" in t["name"]), "--rules did not decide")
+        check(own["unmatched_rules"] == ["rules.toml:4"], f"unmatched rules: {own['unmatched_rules']}")
+        expect(2, ["quantize", model, out, "--type", "q9_z"], "q9_z", "q4_k_m")
+        expect(2, ["quantize", model, out], "--type")
+        expect(2, ["quantize", model, model, "--type", "q8_0"], "is the model itself")
+        expect(1, ["quantize", model, "/dev/full", "--type", "q8_0"], "/dev/full")
+        expect(1, ["quantize", model, "/no/such/folder/x.gguf", "--type", "q8_0"], "/no/such/folder/x.gguf")
+        expect(0, ["quantize", "--list"], "q4_k_m", "iq4_xs")
+        check(sorted(os.listdir(scratch)) == ["out.gguf", "rules.toml"], f"left behind: {os.listdir(scratch)}")
+
+
+{"commands": commands, "quantize": quantize, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
 print("failures:", failures)
 sys.exit(1 if failures else 0)
