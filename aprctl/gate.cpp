@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "aprctl/installation.h"
+#include "aprctl/sides.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/gate/stage_check.h"
 #include "core/kernel_cache/kernel_cache.h"
 #include "core/text/tokenizer.h"
 
@@ -18,14 +20,7 @@ constexpr size_t kPromptTokens = 24;
 constexpr const char* kPrompt =
     "The keeper climbed the stairs at dusk, trimmed the wick, and wrote in the log: wind north-west, 14 knots; "
     "two ships passed, one of them Danish. Why had the third not come?";
-
-std::vector<int32_t> prompt_tokens(const Engine& engine) {
-  const auto tokenizer = make_tokenizer(engine.model().meta);
-  std::vector<int32_t> ids = tokenizer->encode(kPrompt);
-  ids.resize(std::min({ids.size(), kPromptTokens, static_cast<size_t>(engine.asked().load.n_ctx),
-                       static_cast<size_t>(engine.asked().load.n_batch)}));
-  return ids;
-}
+constexpr uint32_t kGateColumns = 128;  // rows of each matrix whose products are judged
 
 ParityIdentity identity(Engine& engine) {
   ParityIdentity id;
@@ -43,24 +38,43 @@ ParityIdentity identity(Engine& engine) {
 
 }  // namespace
 
-ParityReport compare_with_reference(Engine& engine) {
-  const std::vector<int32_t> tokens = prompt_tokens(engine);
-  const apr_backend& backend = engine.catalog().backend(kReferenceBackend);
-  // Settings are the device's own; the reference is judged by nothing but its defaults.
-  const Device device(backend, DeviceRequest{});
-  LoadRequest load;
-  load.n_ctx = load.n_batch = static_cast<uint32_t>(tokens.size());
-  load.precise = true;
-  Session reference(device, engine.plan(), load);
+std::vector<int32_t> gate_tokens(const Engine& engine) {
+  const auto tokenizer = make_tokenizer(engine.model().meta);
+  std::vector<int32_t> ids = tokenizer->encode(kPrompt);
+  ids.resize(std::min({ids.size(), kPromptTokens, static_cast<size_t>(engine.asked().load.n_ctx),
+                       static_cast<size_t>(engine.asked().load.n_batch)}));
+  return ids;
+}
 
+ParityReport compare_with_reference(Engine& engine) {
+  const std::vector<int32_t> tokens = gate_tokens(engine);
+  // Settings are the device's own; the reference is judged by nothing but its defaults.
+  Side reference(engine.catalog(), engine.plan(), parse_sides(engine.asked().backend).first, DeviceRequest{}, static_cast<uint32_t>(tokens.size()));
+  return compare_sides(engine, reference, tokens);
+}
+
+ParityReport compare_sides(Engine& engine, Side& reference, const std::vector<int32_t>& tokens) {
   ParityRequest request;
-  request.reference = {&backend, reference.handle()};
+  request.reference = reference.gate_side();
   request.device = {&engine.device().backend(), engine.session().handle()};
   request.plan = &engine.plan();
   request.tokens = tokens;
-  request.reference_precise = true;
+  request.reference_precise = reference.spec().precise;
   request.device_precise = engine.asked().load.precise;
-  return run_parity(request);
+  ParityReport report = run_parity(request);
+  // Logits tell whether users would see a fault; stages tell of one that this prompt happens to hide, and where it is.
+  StageCheckOptions options;
+  options.precise = engine.asked().load.precise;
+  options.columns = kGateColumns;
+  options.selected = representative_stages(engine.plan());
+  try {
+    for (const ParityForm form : {ParityForm::Prefill, ParityForm::Mixed})
+      judge_stages(report, check_stages(request.device, engine.plan(), tokens, form, options));
+  } catch (const Error& e) {
+    // What stops a device in the middle of a step is in the report already.
+    if (report.verdict == ParityVerdict::Pass) throw;
+  }
+  return report;
 }
 
 std::string gate_before_use(Engine& engine) {

@@ -8,6 +8,14 @@
 
 namespace apr::ctl {
 
+class Side;
+
+// The gate's own prompt, cut to what the session takes.
+std::vector<int32_t> gate_tokens(const Engine& engine);
+
+// Compares the engine's session with another side: logits in every form, then the engine's stages by their own inputs.
+ParityReport compare_sides(Engine& engine, Side& reference, const std::vector<int32_t>& tokens);
+
 // Compares the engine's session with the reference backend on a real prompt, whatever receipts say.
 ParityReport compare_with_reference(Engine& engine);
 

@@ -1,7 +1,6 @@
 // `aprctl logits`: the logits of given token ids as raw float32 [tokens, vocab], for comparison with other engines.
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -10,32 +9,12 @@
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
 #include "aprctl/model_options.h"
+#include "aprctl/token_ids.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
 namespace apr::ctl {
 namespace {
-
-std::vector<int32_t> parse_ids(const std::string& text, uint32_t vocab) {
-  std::vector<int32_t> ids;
-  const char* at = text.data();
-  const char* const end = at + text.size();
-  while (at < end) {
-    if (*at == ',' || *at == ' ' || *at == '\n') {
-      ++at;
-      continue;
-    }
-    int32_t id = 0;
-    const auto [next, problem] = std::from_chars(at, end, id);
-    if (problem != std::errc() || id < 0 || static_cast<uint32_t>(id) >= vocab)
-      throw usage_error("aprctl logits: --ids has '{}' where a token id from 0 to {} is expected",
-                        std::string(at, std::min<size_t>(16, static_cast<size_t>(end - at))), vocab - 1);
-    ids.push_back(id);
-    at = next;
-  }
-  if (ids.empty()) throw usage_error("aprctl logits: --ids is empty");
-  return ids;
-}
 
 // Complete or absent: the file appears under its name only when all of it is on disk.
 void write_whole(const std::string& path, const std::vector<float>& values) {
@@ -67,7 +46,7 @@ int logits_main(const Arguments& args) {
   request.gate = false;  // the command exists to compare: a gate would hide what is to be seen
   Engine engine(line, request);
   Session& session = engine.session();
-  const std::vector<int32_t> ids = parse_ids(line.get<std::string>("ids"), session.vocab());
+  const std::vector<int32_t> ids = parse_ids("logits", line.get<std::string>("ids"), session.vocab());
   if (ids.size() > session.context())
     throw usage_error("aprctl logits: {} tokens do not fit a context of {}; see --ctx", ids.size(), session.context());
 

@@ -9,6 +9,8 @@
 #include <set>
 
 #include "core/base/error.h"
+#include "core/gate/feeder.h"
+#include "core/gate/stage_check.h"
 
 namespace apr {
 
@@ -24,8 +26,10 @@ const char* to_string(ParityVerdict verdict) {
 const char* to_string(ParityForm form) {
   switch (form) {
     case ParityForm::Prefill: return "prefill";
+    case ParityForm::Few: return "few";
     case ParityForm::SingleEager: return "single";
     case ParityForm::SingleGraph: return "graph";
+    case ParityForm::Mixed: return "mixed";
   }
   return "?";
 }
@@ -40,6 +44,8 @@ const char* to_string(ParityFault fault) {
     case ParityFault::Position: return "position (rope, KV cache or attention)";
     case ParityFault::Graph: return "graph";
     case ParityFault::Batch: return "batch";
+    case ParityFault::State: return "state left by other tokens";
+    case ParityFault::Stage: return "stage";
     case ParityFault::Precision: return "precision";
   }
   return "?";
@@ -65,51 +71,6 @@ double parity_tolerance(const apr_plan& plan, bool reference_precise, bool devic
 
 namespace {
 
-struct Rows {
-  std::vector<float> logits;  // [positions][n_vocab]
-};
-
-class Runner {
- public:
-  Runner(const ParitySide& side, const std::vector<int32_t>& tokens, uint32_t n_vocab)
-      : side_(side), tokens_(tokens), n_vocab_(n_vocab), positions_(tokens.size()), sequences_(tokens.size(), 0),
-        want_(tokens.size(), 1) {
-    for (size_t i = 0; i < tokens.size(); ++i) positions_[i] = static_cast<int32_t>(i);
-  }
-
-  // Throws apr::Error with the backend's message.
-  std::vector<float> run(ParityForm form) {
-    std::vector<float> logits(tokens_.size() * n_vocab_, std::nanf(""));
-    const size_t n = tokens_.size();
-    switch (form) {
-      case ParityForm::Prefill: step(0, n, 0, logits.data()); break;
-      case ParityForm::SingleEager:
-        for (size_t i = 0; i < n; ++i) step(i, 1, APR_STEP_NO_GRAPH, logits.data() + i * n_vocab_);
-        break;
-      case ParityForm::SingleGraph:
-        for (size_t i = 0; i < n; ++i) step(i, 1, 0, logits.data() + i * n_vocab_);
-        break;
-    }
-    return logits;
-  }
-
- private:
-  void step(size_t first, size_t n, uint32_t flags, float* logits) {
-    const apr_batch batch = {sizeof(apr_batch), static_cast<uint32_t>(n), tokens_.data() + first, positions_.data() + first,
-                             sequences_.data() + first, want_.data() + first, flags};
-    apr_step_output output = {sizeof(apr_step_output), logits, nullptr};
-    apr_error error = {sizeof(apr_error), {}};
-    if (side_.backend->step(side_.session, &batch, &output, &error) != APR_OK)
-      throw Error("{} at position {}: {}", side_.backend->name, first, error.message);
-  }
-
-  ParitySide side_;
-  const std::vector<int32_t>& tokens_;
-  uint32_t n_vocab_;
-  std::vector<int32_t> positions_, sequences_;
-  std::vector<uint8_t> want_;
-};
-
 struct Moments {
   double mean = 0, deviation = 0;
   int32_t argmax = -1;  // -1: a NaN
@@ -132,14 +93,29 @@ Moments moments(const float* row, uint32_t n) {
   return m;
 }
 
+// Of the softmax of `device` from that of `reference`.
+double divergence(const float* reference, const float* device, uint32_t n) {
+  const auto log_sum = [n](const float* row) {
+    const double most = *std::max_element(row, row + n);
+    double sum = 0;
+    for (uint32_t i = 0; i < n; ++i) sum += std::exp(row[i] - most);
+    return most + std::log(sum);
+  };
+  const double zr = log_sum(reference), zd = log_sum(device);
+  double kl = 0;
+  for (uint32_t i = 0; i < n; ++i) kl += std::exp(reference[i] - zr) * ((reference[i] - zr) - (device[i] - zd));
+  return std::max(0.0, kl);  // next to nothing may come out below 0
+}
+
 ParityPosition compare(ParityForm form, uint32_t position, const float* reference, const float* device, uint32_t n,
                        double tolerance) {
   const Moments r = moments(reference, n), d = moments(device, n);
-  double error = 0, dot = 0, rr = 0, dd = 0;
+  double error = 0, dot = 0, rr = 0, dd = 0, most = 0;
   for (uint32_t i = 0; i < n; ++i) {
     const double a = reference[i], b = device[i];
     error += (a - b) * (a - b);
     dot += a * b, rr += a * a, dd += b * b;
+    most = std::max(most, std::fabs(a - b));
   }
   ParityPosition p{};
   p.form = form;
@@ -147,6 +123,8 @@ ParityPosition compare(ParityForm form, uint32_t position, const float* referenc
   // Against the spread, not the size: logits with a large common offset would hide differences that change the tokens.
   p.nmse = error / std::max(r.deviation * r.deviation * n, 1e-30);
   p.cosine = dot / std::max(std::sqrt(rr * dd), 1e-30);
+  p.kl = divergence(reference, device, n);
+  p.max_difference = most;
   p.reference_argmax = r.argmax, p.device_argmax = d.argmax;
   p.argmax_gap = r.argmax >= 0 && d.argmax >= 0 ? static_cast<double>(reference[r.argmax]) - reference[d.argmax] : 0;
   p.reference_mean = r.mean, p.reference_deviation = r.deviation;
@@ -169,10 +147,18 @@ bool all_pass(const ParityReport& report, ParityForm form) {
                      [&](const ParityPosition& p) { return p.form != form || p.pass; });
 }
 
-ParityFault classify(const ParityReport& report, bool graph_differs) {
-  const bool prefill = all_pass(report, ParityForm::Prefill), eager = all_pass(report, ParityForm::SingleEager);
-  const bool graph = all_pass(report, ParityForm::SingleGraph);
-  if (prefill && eager && graph && !graph_differs) return ParityFault::None;
+struct Bits {
+  bool graph_differs = false;   // SingleGraph from SingleEager
+  bool repeat_differs = false;  // Prefill, when it is run again after everything else
+};
+
+ParityFault classify(const ParityReport& report, const Bits& bits) {
+  const bool prefill = all_pass(report, ParityForm::Prefill), few = all_pass(report, ParityForm::Few);
+  const bool eager = all_pass(report, ParityForm::SingleEager), graph = all_pass(report, ParityForm::SingleGraph);
+  const bool mixed = all_pass(report, ParityForm::Mixed);
+  if (prefill && few && eager && graph && mixed) {
+    return bits.graph_differs ? ParityFault::Graph : bits.repeat_differs ? ParityFault::State : ParityFault::None;
+  }
   double cosine = 0, ratio = 0;
   size_t failing = 0, zero_fails = 0, later_fails = 0;
   for (const ParityPosition& p : report.positions) {
@@ -183,9 +169,10 @@ ParityFault classify(const ParityReport& report, bool graph_differs) {
     cosine += p.cosine;
     ratio += p.device_deviation / std::max(p.reference_deviation, 1e-30);
   }
-  if (prefill && eager) return ParityFault::Graph;
-  if (!prefill && eager && graph) return ParityFault::Batch;
-  if (failing == 0) return ParityFault::Graph;
+  if (prefill && few && eager && !graph) return ParityFault::Graph;
+  // Right alone and wrong together: what one form leaves in the cache is not what the other expects.
+  if (prefill && few && eager && graph) return ParityFault::Position;
+  if ((!prefill || !few) && eager && graph) return ParityFault::Batch;
   cosine /= static_cast<double>(failing), ratio /= static_cast<double>(failing);
   if (cosine < -0.9) return ParityFault::Sign;
   if (zero_fails == 0 && later_fails > 0) return ParityFault::Position;
@@ -222,39 +209,48 @@ ParityReport run_parity(const ParityRequest& request) {
   report.tolerance = parity_tolerance(*request.plan, request.reference_precise, request.device_precise);
   std::vector<float> reference;
   try {
-    reference = Runner(request.reference, request.tokens, n_vocab).run(ParityForm::Prefill);
+    reference = Feeder(request.reference, *request.plan, request.tokens).run(ParityForm::Prefill);
   } catch (const Error& e) {
     report.reason = fmt::format("the reference could not be computed: {}", e.what());
     return report;
   }
   if (std::any_of(reference.begin(), reference.end(), [](float v) { return !std::isfinite(v); })) {
-    report.reason = "the reference itself has NaN or infinity: the model's weights or the CPU backend are at fault";
+    report.reason = "the reference itself has NaN or infinity: the model's weights or its backend are at fault";
     return report;
   }
 
-  bool graph_differs = false;
-  std::vector<float> eager;
-  for (const ParityForm form : {ParityForm::Prefill, ParityForm::SingleEager, ParityForm::SingleGraph}) {
-    std::vector<float> device;
-    try {
-      device = Runner(request.device, request.tokens, n_vocab).run(form);
-    } catch (const Error& e) {
-      report.verdict = ParityVerdict::Fail;
-      report.reason = fmt::format("{} form: {}", to_string(form), e.what());
-      return report;
-    }
-    for (uint32_t i = 0; i < request.tokens.size(); ++i)
-      report.positions.push_back(compare(form, i, reference.data() + size_t{i} * n_vocab, device.data() + size_t{i} * n_vocab, n_vocab,
-                                         report.tolerance));
-    collect_differences(report, form, reference, device, n_vocab);
-    switch (form) {
-      case ParityForm::Prefill: break;
-      case ParityForm::SingleEager: eager = std::move(device); break;
-      case ParityForm::SingleGraph:
+  Bits bits;
+  std::vector<float> first, eager;
+  Feeder device_side(request.device, *request.plan, request.tokens);
+  const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
+    return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  };
+  const char* running = "prefill";
+  try {
+    for (const ParityForm form : {ParityForm::Prefill, ParityForm::Few, ParityForm::SingleEager, ParityForm::SingleGraph, ParityForm::Mixed}) {
+      running = to_string(form);
+      device_side.scramble();
+      std::vector<float> device = device_side.run(form);
+      for (uint32_t i = 0; i < request.tokens.size(); ++i)
+        report.positions.push_back(compare(form, i, reference.data() + size_t{i} * n_vocab, device.data() + size_t{i} * n_vocab, n_vocab,
+                                           report.tolerance));
+      collect_differences(report, form, reference, device, n_vocab);
+      switch (form) {
+        case ParityForm::Prefill: first = std::move(device); break;
+        case ParityForm::SingleEager: eager = std::move(device); break;
         // The same kernels on the same data: any difference is a fault of the capture, however small.
-        graph_differs = std::memcmp(eager.data(), device.data(), eager.size() * sizeof(float)) != 0;
-        break;
+        case ParityForm::SingleGraph: bits.graph_differs = !same_bits(eager, device); break;
+        case ParityForm::Few:
+        case ParityForm::Mixed: break;
+      }
     }
+    running = "repeated prefill";
+    device_side.scramble();
+    bits.repeat_differs = !same_bits(first, device_side.run(ParityForm::Prefill));
+  } catch (const Error& e) {
+    report.verdict = ParityVerdict::Fail;
+    report.reason = fmt::format("{} form: {}", running, e.what());
+    return report;
   }
   const ParityPosition* worst = &report.positions[0];
   for (const ParityPosition& p : report.positions) {
@@ -262,34 +258,33 @@ ParityReport run_parity(const ParityRequest& request) {
     if (!(p.nmse <= worst->nmse)) worst = &p;
   }
   report.worst_nmse = worst->nmse;
-  report.fault = classify(report, graph_differs);
+  report.fault = classify(report, bits);
   report.verdict = report.fault == ParityFault::None ? ParityVerdict::Pass : ParityVerdict::Fail;
   const std::string place = fmt::format("worst at {} position {}: nmse {:.1e} (bound {:.1e}), cosine {:.6f}", to_string(worst->form),
                                         worst->position, worst->nmse, report.tolerance, worst->cosine);
   if (report.verdict == ParityVerdict::Pass)
     report.reason = place;
-  else if (graph_differs && report.fault == ParityFault::Graph)
+  else if (bits.graph_differs && report.fault == ParityFault::Graph)
     report.reason = "the captured graph gives other bits than its kernels launched one by one; " + place;
+  else if (report.fault == ParityFault::State)
+    report.reason = "the same prompt gives other bits after other tokens have been at its positions: something is read that was not written";
   else
     report.reason = fmt::format("looks like: {}; {}", to_string(report.fault), place);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 
-std::string describe(const ParityReport& report) {
-  std::string text = fmt::format("parity: {}: {}\n", to_string(report.verdict), report.reason);
-  if (report.positions.empty()) return text;
-  text += fmt::format("{:<8} {:>4} {:>10} {:>10} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9}  {}\n", "form", "pos", "cosine", "nmse", "argmax",
-                      "device", "mean", "device", "dev", "device", "");
-  for (const ParityPosition& p : report.positions)
-    text += fmt::format("{:<8} {:>4} {:>10.6f} {:>10.1e} {:>8} {:>8} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.3f}  {}\n", to_string(p.form),
-                        p.position, p.cosine, p.nmse, p.reference_argmax, p.device_argmax, p.reference_mean, p.device_mean,
-                        p.reference_deviation, p.device_deviation, p.pass ? "" : "FAIL");
-  text += "largest differences (device - reference):\n";
-  for (const ParityDifference& d : report.differences)
-    text += fmt::format("  {:<8} position {:>3} token {:>7}: {:>12.5f} - {:>12.5f} = {:>+12.5f}\n", to_string(d.form), d.position,
-                        d.token, d.device, d.reference, d.device - d.reference);
-  return text;
+void judge_stages(ParityReport& report, std::vector<StageVerdict> stages) {
+  report.stages.insert(report.stages.end(), stages.begin(), stages.end());
+  const StageVerdict* failed = first_failure(report.stages);
+  if (failed == nullptr || report.verdict == ParityVerdict::NotRun) return;
+  if (report.verdict == ParityVerdict::Pass) {
+    report.fault = ParityFault::Stage;
+    report.reason = describe(*failed);
+  } else if (report.reason.find("; first faulty stage: ") == std::string::npos) {
+    report.reason += "; first faulty stage: " + failed->stage;
+  }
+  report.verdict = ParityVerdict::Fail;
 }
 
 }  // namespace apr

@@ -1,6 +1,9 @@
 // The parity gate: does a device compute what the reference computes? A real prompt goes through both, at several
-// positions and in three forms: the whole prompt at once, token by token with kernels launched one by one, and token by
-// token through the captured graph. It speaks to both sides through the waist alone, so it judges what users run.
+// positions and in every form that a step has: the whole prompt at once, a few tokens at a time, token by token with kernels
+// launched one by one and through the captured graph, and half of it at once and the rest token by token, as generation
+// does. Between two forms other tokens pass through the same positions, so that nothing that one form left in the KV cache or
+// in a buffer helps another; and the first form is repeated last and must give the same bits. It speaks to both sides
+// through the waist alone, so it judges what users run.
 //
 // How far apart two correct sides may be is derived, not tuned: see parity_tolerance.
 #pragma once
@@ -19,8 +22,10 @@ enum class ParityVerdict { Pass, Fail, NotRun };
 // How the device computed the logits that are compared.
 enum class ParityForm {
   Prefill,      // the prompt as one batch
+  Few,          // in batches of 2 to 8 tokens
   SingleEager,  // one token a step, APR_STEP_NO_GRAPH
-  SingleGraph,  // one token a step, as generation runs
+  SingleGraph,  // one token a step, through the graph
+  Mixed,        // half of the prompt as one batch, the rest one token a step: as generation runs
 };
 
 // What the differences look like. A guess that tells where to look first; the verdict does not depend on it.
@@ -33,6 +38,8 @@ enum class ParityFault {
   Position,    // right at position 0, wrong after it: rope, KV cache or attention
   Graph,       // the graph's bits differ from those of the same kernels launched one by one
   Batch,       // right token by token, wrong as a batch
+  State,       // the same tokens give other bits after others have been there
+  Stage,       // logits agree, but a stage is not what its inputs make it
   Precision,   // alike, but further apart than rounding explains
 };
 
@@ -61,6 +68,8 @@ struct ParityPosition {
   bool pass;
   double nmse;    // sum (device - reference)^2 / sum (reference - mean of reference)^2
   double cosine;  // of the two rows
+  double kl;      // Kullback-Leibler divergence of the device's distribution of the next token from the reference's, in nats
+  double max_difference;  // largest |device - reference|
   int32_t reference_argmax;
   int32_t device_argmax;
   double argmax_gap;  // reference logit of its own argmax minus its logit of the device's: 0 when they agree
@@ -76,6 +85,26 @@ struct ParityDifference {
   float device;
 };
 
+// One stage, judged by its own inputs (core/gate/stage_check.h).
+struct StageVerdict {
+  std::string stage;
+  uint32_t op = 0;                   // index into the plan's operations
+  ParityForm form = ParityForm::Prefill;
+  bool pass = true;
+  std::vector<std::string> group;    // the stages that lie between the last reported ones and this, itself last
+  std::string weight, format;        // of the group's linears and embeddings, joined by " + "; "" for none
+  uint32_t rows = 0;                 // positions that were judged
+  double error = 0;                  // root of sum d^2 / sum expected^2
+  double bound = 0;                  // what it may be
+  double worst_deviations = 0;       // largest |d| in standard deviations of that element's rounding
+  int32_t worst_position = 0;
+  uint32_t worst_column = 0;
+  double worst_expected = 0, worst_got = 0;
+  double factor = 1;                 // by which a linear's result is too large as a whole
+  double factor_bound = 0;           // how far from 1 rounding may bring it; 0: not judged
+  std::string looks_like;            // of a failure
+};
+
 struct ParityReport {
   ParityVerdict verdict = ParityVerdict::NotRun;
   ParityFault fault = ParityFault::None;
@@ -85,6 +114,7 @@ struct ParityReport {
   double worst_cosine = 1;
   std::vector<ParityPosition> positions;      // by form, then position
   std::vector<ParityDifference> differences;  // the ten largest by magnitude, over all forms and positions
+  std::vector<StageVerdict> stages;           // of check_stages, where it was run
   double seconds = 0;
 };
 
@@ -94,6 +124,9 @@ double parity_tolerance(const apr_plan& plan, bool reference_precise, bool devic
 
 // Runs both sides. A side that returns an error makes the verdict NotRun (reference) or Fail (device), with the message.
 ParityReport run_parity(const ParityRequest& request);
+
+// Adds verdicts of check_stages: a stage that fails makes a pass a failure, and a failure's reason names it.
+void judge_stages(ParityReport& report, std::vector<StageVerdict> stages);
 
 // The report as text for people: verdict, table of positions, differences.
 std::string describe(const ParityReport& report);

@@ -51,7 +51,7 @@ def folder_or_skip(variable):
 
 
 def commands():
-    names = "run bench inspect kernels plugins tune tokenize logits parity cache probes quantize".split()
+    names = "run bench inspect kernels plugins tune tokenize logits parity diff cache probes quantize".split()
     listing = expect(0, ["--help"])
     for name in names:
         check(name in listing, f"--help does not list {name}")

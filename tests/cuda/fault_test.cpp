@@ -7,7 +7,9 @@
 #include <filesystem>
 
 #include "apr/abi.h"
+#include "core/gate/bisect.h"
 #include "core/gate/parity.h"
+#include "core/gate/stage_check.h"
 #include "tests/cuda/support/formats.h"
 #include "tests/cuda/support/harness.h"
 #include "tests/cuda/support/tiny_plan.h"
@@ -44,6 +46,22 @@ class CpuReference {
   apr_session* session_ = nullptr;
 };
 
+// Every stage of a session, in both forms.
+std::vector<apr::StageVerdict> judged(const TestSession::Options& options, const std::string& format) {
+  TinyShape shape;
+  shape.format = format;
+  const TinyPlan tiny(shape);
+  TestSession device(tiny.plan(), options);
+  apr::StageCheckOptions check;
+  check.precise = options.precise;
+  std::vector<apr::StageVerdict> all;
+  for (const apr::ParityForm form : {apr::ParityForm::Prefill, apr::ParityForm::Mixed}) {
+    const auto stages = apr::check_stages({&cuda_backend(), device.session()}, tiny.plan(), random_tokens(12, shape.n_vocab, 3), form, check);
+    all.insert(all.end(), stages.begin(), stages.end());
+  }
+  return all;
+}
+
 apr::ParityReport gate(const TestSession::Options& options, const std::string& format) {
   TinyShape shape;
   shape.format = format;
@@ -61,6 +79,9 @@ TEST_CASE("the gate passes the shipped kernels") {
     const apr::ParityReport report = gate({}, format);
     CAPTURE(describe(report));
     CHECK(report.verdict == apr::ParityVerdict::Pass);
+    const auto stages = judged({}, format);
+    CHECK(stages.size() > 20);
+    for (const apr::StageVerdict& v : stages) CHECK_MESSAGE(v.pass, apr::describe(v));
   }
 }
 
@@ -73,7 +94,19 @@ TEST_CASE("the gate catches a GEMV that reads W transposed") {
   TestSession::Options options;
   options.settings = {{"data_dir", folder}, {"kernel_cache", ""}};
   const apr::ParityReport report = gate(options, "f32");
+  const auto as_it_runs = judged(options, "f32");
+  options.settings.insert(options.settings.end(), {{"no_fusion", "1"}, {"no_graph", "1"}});
+  const auto unfused = judged(options, "f32");
   fs::remove_all(folder);
+  // The bisection comes down to the first product that one token goes through, and says what it looks like.
+  const apr::BisectFinding fused_only = apr::find_fault({{"as it runs", as_it_runs}}), finding = apr::find_fault({{"as it runs", as_it_runs}, {"unfused", unfused}});
+  CAPTURE(finding.text);
+  CHECK(fused_only.result == apr::BisectResult::Group);
+  CHECK(fused_only.verdict.group == std::vector<std::string>{"blk.0.attn_norm", "blk.0.attn_q"});
+  CHECK(finding.result == apr::BisectResult::Stage);
+  CHECK(finding.verdict.stage == "blk.0.attn_q");
+  CHECK(finding.forms == std::vector<std::string>{"mixed"});
+  CHECK(finding.verdict.looks_like.find("transposed") != std::string::npos);
   CAPTURE(describe(report));
   CHECK(report.verdict == apr::ParityVerdict::Fail);
   CHECK(report.fault == apr::ParityFault::Transposed);

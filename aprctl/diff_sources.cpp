@@ -1,0 +1,138 @@
+#include "aprctl/diff_sources.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <tuple>
+
+#include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/compare/measure.h"
+
+namespace apr::ctl {
+
+namespace fs = std::filesystem;
+
+const char* to_string(SourceKind kind) {
+  switch (kind) {
+    case SourceKind::Model:
+      return "model";
+    case SourceKind::Tensor:
+      return "tensor";
+    case SourceKind::Dump:
+      return "stage dump";
+    case SourceKind::Logits:
+      return "raw float32";
+  }
+  return "?";
+}
+
+namespace {
+
+bool begins_as_a_model(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+  return std::memcmp(magic, "GGUF", sizeof magic) == 0;
+}
+
+// A step folder's name is its number.
+bool holds_steps(const fs::path& folder) {
+  std::error_code failure;
+  for (const auto& entry : fs::directory_iterator(folder, failure))
+    if (entry.is_directory() &&
+        entry.path().filename().string().find_first_not_of("0123456789") == std::string::npos)
+      return true;
+  return false;
+}
+
+fs::path dump_of(const std::string& name) {
+  if (holds_steps(name)) return name;
+  std::vector<std::string> backends;
+  std::error_code failure;
+  for (const auto& entry : fs::directory_iterator(name, failure))
+    if (entry.is_directory() && holds_steps(entry.path()))
+      backends.push_back(entry.path().filename().string());
+  std::sort(backends.begin(), backends.end());
+  if (backends.size() == 1) return fs::path(name) / backends[0];
+  if (backends.empty())
+    throw Error("{}: holds no stage dump; APR_STAGE_DUMP=FOLDER writes one", printable(name, kLongPath));
+  throw Error("{}: holds the dumps of {}; name one, like {}/{}", printable(name, kLongPath), joined(backends),
+              name, backends[0]);
+}
+
+}  // namespace
+
+Source open_source(const std::string& name) {
+  std::error_code failure;
+  if (fs::is_directory(name, failure)) return {SourceKind::Dump, name, nullptr, nullptr, dump_of(name)};
+  if (fs::exists(name, failure)) {
+    if (begins_as_a_model(name))
+      return {SourceKind::Model, name, std::make_shared<Model>(open_gguf(name)), nullptr, name};
+    return {SourceKind::Logits, name, nullptr, nullptr, name};
+  }
+  // The last colon that leaves a file before it: paths may hold colons too.
+  for (size_t colon = name.rfind(':'); colon != std::string::npos && colon > 0;
+       colon = name.rfind(':', colon - 1)) {
+    const std::string file = name.substr(0, colon);
+    if (!fs::is_regular_file(file, failure)) continue;
+    auto model = std::make_shared<Model>(open_gguf(file));
+    const Tensor& tensor = model->require(name.substr(colon + 1));
+    return {SourceKind::Tensor, name, model, &tensor, file};
+  }
+  throw Error("{}: is no file and no folder; compare models, MODEL:TENSOR, dump folders or raw float32 files",
+              printable(name, kLongPath));
+}
+
+Matrix tensor_matrix(const Tensor& tensor, const apr_quant_format& format) {
+  const uint64_t row_bytes = tensor.bytes / std::max<uint64_t>(tensor.n(), 1), k = tensor.k();
+  return {tensor.n(), k,
+          [data = tensor.data, row_bytes, k, &format](uint64_t first, uint64_t count, float* out) {
+            format.dequantize(data + first * row_bytes, count, k, out);
+          }};
+}
+
+double packing_bound(const Tensor& a, const apr_quant_format& fa, const Tensor& b,
+                     const apr_quant_format& fb) {
+  constexpr uint64_t kRows = 32;
+  constexpr double kMargin = 4;  // other searches for scales, and weights by importance
+  const auto cost = [=](const Tensor& from, const apr_quant_format& own, const apr_quant_format& other) {
+    if (other.quantize == nullptr || from.k() % other.block_elements != 0) return 0.0;
+    const Matrix rows = tensor_matrix(from, own);
+    std::vector<float> x(from.k()), y(from.k());
+    std::vector<std::byte> packed(from.k() / other.block_elements * other.block_bytes);
+    Measure measure;
+    apr_error error{};
+    error.struct_size = sizeof error;
+    const uint64_t n = std::min(kRows, rows.rows);
+    for (uint64_t i = 0; i < n; ++i) {
+      rows.read(i * (rows.rows - 1) / std::max<uint64_t>(n - 1, 1), 1, x.data());
+      if (other.quantize(x.data(), 1, from.k(), nullptr, packed.data(), &error) != APR_OK) continue;
+      other.dequantize(packed.data(), 1, from.k(), y.data());
+      measure.add(x.data(), y.data(), x.size(), 0);
+    }
+    return measure.nmse();
+  };
+  if (&fa == &fb) return 0;  // packed alike: the same weights give the same bits, or nearly
+  return kMargin * (cost(a, fa, fb) + cost(b, fb, fa));
+}
+
+std::vector<DumpedRow> dumped_rows(const fs::path& dump) {
+  std::vector<DumpedRow> rows;
+  std::map<std::tuple<std::string, int32_t, int32_t>, uint32_t> seen;
+  for (uint64_t step = 0;; ++step) {
+    const fs::path folder = dump / fmt::format("{:06}", step);
+    std::error_code failure;
+    if (!fs::is_directory(folder, failure)) break;
+    for (const fs::path& file : stage_files(dump.parent_path(), dump.filename().string(), step)) {
+      const StageRecord record = read_stage(file);
+      for (uint32_t r = 0; r < record.rows; ++r)
+        rows.push_back({record.stage, record.positions[r], record.sequences[r],
+                        seen[{record.stage, record.sequences[r], record.positions[r]}]++, file, r});
+    }
+  }
+  if (rows.empty()) throw Error("{}: no step in this dump", dump.native());
+  return rows;
+}
+
+}  // namespace apr::ctl

@@ -1,0 +1,54 @@
+// What `aprctl diff` compares: models, tensors of models, stage dumps, and raw logits, found by what a name
+// leads to.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/compare/matrix.h"
+#include "core/model/model.h"
+#include "core/plugin/catalog.h"
+#include "core/probe/stage_dump.h"
+
+namespace apr::ctl {
+
+enum class SourceKind { Model, Tensor, Dump, Logits };
+const char* to_string(SourceKind kind);
+
+struct Source {
+  SourceKind kind;
+  std::string name;                    // as it was written
+  std::shared_ptr<const Model> model;  // Model, Tensor
+  const Tensor* tensor = nullptr;      // Tensor
+  std::filesystem::path path;          // Dump: <dump>/<backend>; Logits: the file
+};
+
+// A folder is a dump (of one backend, or named down to it: dump/cpu), MODEL:TENSOR a tensor, a file that
+// begins as a model does a model, and any other file raw float32. Throws apr::Error that says what was looked
+// for.
+Source open_source(const std::string& name);
+
+// A tensor's rows as floats, through its format's plugin. The tensor's mapping outlives the matrix.
+Matrix tensor_matrix(const Tensor& tensor, const apr_quant_format& format);
+
+// The nmse that packing alone may make between two tensors that were written from the same weights: what
+// quantising each to the other's format costs, measured on some of their rows, with a margin. 0 when neither
+// format can be written.
+double packing_bound(const Tensor& a, const apr_quant_format& fa, const Tensor& b,
+                     const apr_quant_format& fb);
+
+// A stage at one token, in the order of the dump.
+struct DumpedRow {
+  std::string stage;
+  int32_t position, sequence;
+  uint32_t occurrence;  // how often this stage has been at this place before
+  std::filesystem::path file;
+  uint32_t row;
+};
+// All rows of a dump of one backend; step folders in order.
+std::vector<DumpedRow> dumped_rows(const std::filesystem::path& dump);
+
+}  // namespace apr::ctl
