@@ -148,17 +148,18 @@ std::string describe(const SideBisection& b) {
 }
 
 std::string kernel_of(Session& session, const StageVerdict& verdict) {
-  const apr_kernel_info* found = nullptr;
-  const std::vector<apr_kernel_info> kernels = session.kernels();
-  for (const apr_kernel_info& k : kernels) {
-    const bool own = k.stage == verdict.stage || (k.weight[0] != '\0' && verdict.weight == k.weight);
-    const bool of_group =
-        std::find(verdict.group.begin(), verdict.group.end(), k.stage) != verdict.group.end();
-    if (own || (of_group && found == nullptr)) found = &k;
+  std::vector<std::string> own, of_group;
+  for (const apr_kernel_info& k : session.kernels()) {
+    const std::string text =
+        fmt::format("{}{}{} ({})", k.kernel, k.format[0] != '\0' ? " on " : "", k.format, k.config);
+    const bool is_own = k.stage == verdict.stage || (k.weight[0] != '\0' && verdict.weight == k.weight);
+    if (is_own)
+      own.push_back(text);
+    else if (std::find(verdict.group.begin(), verdict.group.end(), k.stage) != verdict.group.end())
+      of_group.push_back(text);
   }
-  if (found == nullptr) return "";
-  return fmt::format("{}{}{} ({})", found->kernel, found->format[0] != '\0' ? " on " : "", found->format,
-                     found->config);
+  // A stage has one kernel for a token and another for prompts; the forms in which it fails tell which ran.
+  return joined(own.empty() ? of_group : own, "\n          ");
 }
 
 std::vector<std::string> next_probes(const SideBisection& b, const apr_plan& plan,
