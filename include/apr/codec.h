@@ -1,42 +1,40 @@
-// The codec contract: how one block of packed weights becomes numbers in registers. This file and every codec
-// are compiled by the host compiler and, as text, by NVRTC: no host headers, no library, no floating-point
-// contraction.
+// clang-format off
+// The codec contract: how one block of packed weights becomes numbers in registers. This file and every codec are
+// compiled by the host compiler and, as text, by NVRTC: no host headers, no library, no floating-point contraction.
 //
 // A codec is a struct of constants and static functions:
 //
 //   struct MyCodec {
-//     static constexpr int kBlock = 256;       // columns of one block
-//     static constexpr int kBytes = 144;       // bytes of one block in a file
-//     static constexpr int kAlign = 16;        // power of two dividing kBytes: what device memory guarantees
-//     for a block static constexpr bool kInteger = true;   // integer codec (IntChunk) or float codec
-//     (FloatChunk) static constexpr bool kOffset = true;    // integer: some offset may be non-zero static
-//     constexpr int kGroup = 32;        // integer: aligned columns that share scale and offset: 16 or a
-//     multiple
-//                                              // of 32, and a multiple of kRun
-//     static constexpr int kRuns = 2;          // a chunk is kRuns runs ...
-//     static constexpr int kRun = 16;          // ... of kRun consecutive columns (a multiple of 4)
-//     static constexpr int col(int chunk, int run);   // first column of a run; chunk in [0, kBlock / (kRuns
-//     * kRun)) struct RowMajor { ... };                 // the file's layout, required struct Planar { ... };
-//     // optional: planes whose loads are aligned, whole and coalesced
+//     static constexpr int kBlock = 256;     // columns of one block
+//     static constexpr int kBytes = 144;     // bytes of one block in a file
+//     static constexpr int kAlign = 16;      // power of two dividing kBytes: what device memory guarantees for a block
+//     static constexpr bool kInteger = true; // integer codec (IntChunk) or float codec (FloatChunk)
+//     static constexpr bool kOffset = true;  // integer: some offset may be non-zero
+//     static constexpr int kGroup = 32;      // integer: aligned columns that share scale and offset: 16 or a multiple
+//                                            // of 32, and a multiple of kRun
+//     static constexpr int kRuns = 2;        // a chunk is kRuns runs ...
+//     static constexpr int kRun = 16;        // ... of kRun consecutive columns (a multiple of 4)
+//     static constexpr int col(int chunk, int run);  // first column of a run; chunk in [0, kBlock / (kRuns * kRun))
+//     struct RowMajor { ... };               // the file's layout, required
+//     struct Planar { ... };                 // optional: planes whose loads are aligned, whole and coalesced
 //   };
 //
 // A layout is a struct:
 //
 //   struct RowMajor {
 //     static constexpr int kPlanes = 1;
-//     static constexpr int kPlaneBytes[kPlanes] = {kBytes};      // bytes of one block in each plane
-//     struct Raw { ... };                                        // what one lane loads for one chunk:
-//     registers static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can
-//     hoist them static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
-//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor. NVRTC
-//     parses it, too
-//                                                                         // (-default-device), but never
-//                                                                         calls it
+//     static constexpr int kPlaneBytes[kPlanes] = {kBytes};  // bytes of one block in each plane
+//     struct Raw { ... };                                    // what one lane loads for one chunk: registers
+//     static Raw load(const Planes<kPlanes>& block, int chunk);  // loads only, so that kernels can hoist them
+//     static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
+//     static void split(const uint8_t* block, uint8_t* const* plane);     // host; not in RowMajor. NVRTC parses it,
+//                                                            // too (-default-device), but never calls it
 //   };
 //
-// A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an
-// integer chunk the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two
-// roundings, never fused, so that host and device agree bit for bit. q is any int8.
+// A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an integer
+// chunk the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two roundings, never
+// fused, so that host and device agree bit for bit. q is any int8.
+// clang-format on
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
