@@ -24,7 +24,9 @@ namespace {
 using nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct Sample {
   double mean = 0, deviation = 0;
@@ -47,7 +49,8 @@ struct Test {
 
 class Bench {
  public:
-  Bench(Session& session, uint32_t vocab) : session_(session), random_(20240607), token_(0, static_cast<int32_t>(vocab) - 1) {}
+  Bench(Session& session, uint32_t vocab)
+      : session_(session), random_(20240607), token_(0, static_cast<int32_t>(vocab) - 1) {}
 
   void repeat(Test& test, uint32_t repetitions) {
     for (uint32_t r = 0; r <= repetitions; ++r) {  // the first is the warm-up
@@ -60,7 +63,8 @@ class Bench {
       const auto start = Clock::now();
       if (test.n_prompt > 0) session_.feed_argmax({input.data(), test.n_prompt}, position);
       for (uint32_t i = 0; i < test.n_gen; ++i)
-        session_.feed_argmax({&input[test.n_prompt + i], 1}, position + static_cast<int32_t>(test.n_prompt + i));
+        session_.feed_argmax({&input[test.n_prompt + i], 1},
+                             position + static_cast<int32_t>(test.n_prompt + i));
       if (r > 0) test.seconds.push_back(seconds_since(start));
     }
   }
@@ -118,47 +122,56 @@ void print_row(const ordered_json& test) {
                      : prompt > 0          ? fmt::format("pp{}", prompt)
                                            : fmt::format("tg{}", gen);
   if (depth > 0) name += fmt::format(" @ d{}", depth);
-  const std::string speed = fmt::format("{:.2f} ± {:.2f}", test["avg_ts"].get<double>(), test["stddev_ts"].get<double>());
+  const std::string speed =
+      fmt::format("{:.2f} ± {:.2f}", test["avg_ts"].get<double>(), test["stddev_ts"].get<double>());
   std::string rest;
   if (!test["gbs"].is_null())
-    rest = fmt::format("{:.1f} GB/s, {:.1f}% of {:.1f}", test["gbs"].get<double>(), 100 * test["share_of_peak"].get<double>(),
-                       test["peak_gbs"].get<double>());
-  if (!test["ttft_ms"].is_null()) rest = fmt::format("first token after {:.1f} ms", test["ttft_ms"].get<double>());
+    rest = fmt::format("{:.1f} GB/s, {:.1f}% of {:.1f}", test["gbs"].get<double>(),
+                       100 * test["share_of_peak"].get<double>(), test["peak_gbs"].get<double>());
+  if (!test["ttft_ms"].is_null())
+    rest = fmt::format("first token after {:.1f} ms", test["ttft_ms"].get<double>());
   fmt::print("{:<18} {:>22} tok/s   {}\n", name, speed, rest);
 }
 
 }  // namespace
 
 int bench_main(const Arguments& args) {
-  CommandLine line("bench", "Measure prompt and decode speed; nothing else should run on the machine meanwhile.",
+  CommandLine line("bench",
+                   "Measure prompt and decode speed; nothing else should run on the machine meanwhile.",
                    "aprctl bench -m model.gguf -p 512 -n 128 -r 5 --backend cuda");
   namespace po = boost::program_options;
   ModelOptions::add(line);
   BackendOptions::add(line);
-  line.options().add_options()("prompt,p", po::value<uint32_t>()->default_value(512), "tokens of the prompt test, 0: none")(
+  line.options().add_options()("prompt,p", po::value<uint32_t>()->default_value(512),
+                               "tokens of the prompt test, 0: none")(
       "tokens,n", po::value<uint32_t>()->default_value(128), "tokens of the decode test, 0: none")(
       "depth,d", po::value<uint32_t>()->default_value(0), "tokens in the cache before a test begins")(
       "repetitions,r", po::value<uint32_t>()->default_value(5), "repetitions after one warm-up")(
       "json", po::bool_switch(), "print JSON, with llama-bench's field names where they fit");
   if (!line.parse(args)) return kExitOk;
 
-  const uint32_t prompt = line.get<uint32_t>("prompt"), gen = line.get<uint32_t>("tokens"), depth = line.get<uint32_t>("depth");
+  const uint32_t prompt = line.get<uint32_t>("prompt"), gen = line.get<uint32_t>("tokens"),
+                 depth = line.get<uint32_t>("depth");
   const uint32_t repetitions = line.get<uint32_t>("repetitions");
   if (repetitions == 0) throw usage_error("aprctl bench: --repetitions must be at least 1");
-  if (prompt == 0 && gen == 0) throw usage_error("aprctl bench: --prompt and --tokens are both 0: nothing to measure");
+  if (prompt == 0 && gen == 0)
+    throw usage_error("aprctl bench: --prompt and --tokens are both 0: nothing to measure");
 
   EngineRequest request = Engine::request(line);
   if (request.load.n_ctx == 0) request.load.n_ctx = depth + std::max(prompt, gen);
   Engine engine(line, request);
   const uint32_t needed = depth + std::max(prompt, gen);
   if (engine.session().context() < needed)
-    throw usage_error("aprctl bench: the tests need a context of {}; --ctx gives {}", needed, engine.session().context());
+    throw usage_error("aprctl bench: the tests need a context of {}; --ctx gives {}", needed,
+                      engine.session().context());
 
   const double peak = engine.device().measure_bandwidth();
   const bool json = line.flag("json");
   if (!json) {
-    fmt::print("{}, {}, {} parameters\n{}\n", engine.model().meta.find_string("general.name").value_or(engine.asked().model),
-               human_bytes(engine.model().weight_bytes()), human_count(engine.model().parameters()), engine.resolved());
+    fmt::print("{}, {}, {} parameters\n{}\n",
+               engine.model().meta.find_string("general.name").value_or(engine.asked().model),
+               human_bytes(engine.model().weight_bytes()), human_count(engine.model().parameters()),
+               engine.resolved());
     fmt::print("read bandwidth of this device: {:.1f} GB/s\n\n", peak);
   }
   ordered_json results = ordered_json::array();

@@ -18,7 +18,9 @@ namespace {
 
 using nlohmann::ordered_json;
 
-std::string date(int64_t seconds) { return fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(static_cast<std::time_t>(seconds))); }
+std::string date(int64_t seconds) {
+  return fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(static_cast<std::time_t>(seconds)));
+}
 
 int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool verified, bool json) {
   uint64_t bytes = 0;
@@ -31,20 +33,23 @@ int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool 
     ordered_json out = {{"folder", cache.folder()}, {"bytes", bytes}, {"entries", ordered_json::array()}};
     if (verified) out["damaged"] = damaged;
     for (const CacheEntry& entry : entries) {
-      ordered_json row = {{"key", entry.key},         {"summary", entry.summary}, {"compiler", entry.compiler},
-                          {"bytes", entry.bytes},     {"created", entry.created}, {"used", entry.used}};
+      ordered_json row = {{"key", entry.key},     {"summary", entry.summary}, {"compiler", entry.compiler},
+                          {"bytes", entry.bytes}, {"created", entry.created}, {"used", entry.used}};
       if (verified) row["damage"] = entry.damage;
       out["entries"].push_back(row);
     }
     fmt::print("{}\n", out.dump(2, ' ', false, ordered_json::error_handler_t::replace));
   } else {
     for (const CacheEntry& entry : entries) {
-      fmt::print("{}  {:>10}  {}  {}\n", entry.key.substr(0, 12), human_bytes(entry.bytes), date(entry.used), printable(entry.summary));
+      fmt::print("{}  {:>10}  {}  {}\n", entry.key.substr(0, 12), human_bytes(entry.bytes), date(entry.used),
+                 printable(entry.summary));
       if (!entry.damage.empty()) fmt::print("              damaged: {}\n", entry.damage);
     }
     fmt::print("{} kernels, {} in {}\n", entries.size(), human_bytes(bytes), cache.folder());
     if (verified && damaged == 0) fmt::print("every checksum agrees\n");
-    if (damaged > 0) fmt::print("{} damaged: `aprctl cache clear --damaged` removes them; they are also rebuilt on use\n", damaged);
+    if (damaged > 0)
+      fmt::print("{} damaged: `aprctl cache clear --damaged` removes them; they are also rebuilt on use\n",
+                 damaged);
   }
   return damaged == 0 ? kExitOk : kExitGate;
 }
@@ -52,12 +57,14 @@ int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool 
 }  // namespace
 
 int cache_main(const Arguments& args) {
-  CommandLine line("cache",
-                   "list: compiled kernels, last used first. verify: compare every checksum; exit 4 when one is damaged.\n"
-                   "clear: remove all of them (they are compiled again when needed).",
-                   "aprctl cache verify");
+  CommandLine line(
+      "cache",
+      "list: compiled kernels, last used first. verify: compare every checksum; exit 4 when one is damaged.\n"
+      "clear: remove all of them (they are compiled again when needed).",
+      "aprctl cache verify");
   namespace po = boost::program_options;
-  line.options().add_options()("action", po::value<std::string>()->default_value("list"), "list, verify or clear")(
+  line.options().add_options()("action", po::value<std::string>()->default_value("list"),
+                               "list, verify or clear")(
       "damaged", po::bool_switch(), "clear: only damaged entries")("json", po::bool_switch(), "print JSON");
   line.positional("action", 1);
   if (!line.parse(args)) return kExitOk;
@@ -68,15 +75,20 @@ int cache_main(const Arguments& args) {
 
   KernelCache::Options options;
   options.folder = kernel_cache_folder(announce_probes());
-  if (options.folder.empty()) throw Error("there is no cache folder: set APR_KERNEL_CACHE, XDG_CACHE_HOME or HOME");
+  if (options.folder.empty())
+    throw Error("there is no cache folder: set APR_KERNEL_CACHE, XDG_CACHE_HOME or HOME");
   KernelCache cache(options);
   if (action == "list") return show(cache, cache.list(), false, line.flag("json"));
   if (action == "verify") return show(cache, cache.verify(), true, line.flag("json"));
   const KernelCache::Cleared cleared = cache.clear(line.flag("damaged"));
   if (line.flag("json")) {
-    fmt::print("{}\n", ordered_json{{"folder", cache.folder()}, {"entries", cleared.entries}, {"bytes", cleared.bytes}}.dump(2));
+    fmt::print(
+        "{}\n",
+        ordered_json{{"folder", cache.folder()}, {"entries", cleared.entries}, {"bytes", cleared.bytes}}.dump(
+            2));
   } else {
-    fmt::print("removed {} kernels, {}, from {}\n", cleared.entries, human_bytes(cleared.bytes), cache.folder());
+    fmt::print("removed {} kernels, {}, from {}\n", cleared.entries, human_bytes(cleared.bytes),
+               cache.folder());
   }
   return kExitOk;
 }

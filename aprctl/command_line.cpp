@@ -10,7 +10,10 @@ namespace apr::ctl {
 namespace po = boost::program_options;
 
 CommandLine::CommandLine(std::string name, std::string summary, std::string example)
-    : name_(std::move(name)), summary_(std::move(summary)), example_(std::move(example)), options_("options", 100, 60) {
+    : name_(std::move(name)),
+      summary_(std::move(summary)),
+      example_(std::move(example)),
+      options_("options", 100, 60) {
   options_.add_options()("help,h", po::bool_switch(), "show this help");
 }
 
@@ -19,12 +22,14 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
     using Style = po::command_line_style::style_t;
     // No abbreviations: a script must not change its meaning when an option is added.
     const int style = Style::unix_style & ~Style::allow_guessing;
-    po::store(po::command_line_parser(args).options(options_).positional(positional_).style(style).run(), values_);
+    po::store(po::command_line_parser(args).options(options_).positional(positional_).style(style).run(),
+              values_);
     if (flag("help")) {
       std::ostringstream text;
       text << "usage: aprctl " << name_ << " [options]";
       std::string last;
-      for (unsigned i = 0; i < positional_.max_total_count() && positional_.name_for_position(i) != last; ++i) {
+      for (unsigned i = 0; i < positional_.max_total_count() && positional_.name_for_position(i) != last;
+           ++i) {
         last = positional_.name_for_position(i);
         text << " [" << last << "]";
       }

@@ -32,7 +32,8 @@ ProgressFn terminal_progress() {
 uint32_t context_of(const EngineRequest& request, const apr_plan& plan) {
   if (request.load.n_ctx == 0) return std::min(plan.n_ctx_train, kDefaultContext);
   if (request.load.n_ctx > plan.n_ctx_train)
-    log_warning("a context of {} is longer than the {} that the model was trained for", request.load.n_ctx, plan.n_ctx_train);
+    log_warning("a context of {} is longer than the {} that the model was trained for", request.load.n_ctx,
+                plan.n_ctx_train);
   return request.load.n_ctx;
 }
 
@@ -42,8 +43,8 @@ void say_profile(const ProfileInForce& in_force, const std::vector<apr_kernel_in
   uint32_t by_rule = 0;
   for (const apr_kernel_info& kernel : kernels)
     if (kernel.rule != nullptr && kernel.rule[0] != '\0') ++by_rule;
-  log_info("profile {}: {} of {} rules chose {} of {} kernels", in_force.profile.file, rules_used(kernels).size(), in_force.rules->size(), by_rule,
-           kernels.size());
+  log_info("profile {}: {} of {} rules chose {} of {} kernels", in_force.profile.file,
+           rules_used(kernels).size(), in_force.rules->size(), by_rule, kernels.size());
 }
 
 }  // namespace
@@ -77,16 +78,20 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
   request_.device.settings = backend_settings(probes_);
   request_.device.settings.insert(request_.device.settings.end(), own.begin(), own.end());
   // The cache's place and the templates' are the program's to know: a backend is told.
-  std::erase_if(request_.device.settings, [](const auto& setting) { return setting.first == "kernel_cache"; });
+  std::erase_if(request_.device.settings,
+                [](const auto& setting) { return setting.first == "kernel_cache"; });
   request_.device.settings.emplace_back("kernel_cache", kernel_cache_folder(probes_));
   request_.device.settings.emplace_back("data_dir", data_folder().string());
   device_ = std::make_unique<Device>(backend, request_.device);
 
   templates_ = kernel_templates(backend, request_.device.settings);
-  Profile profile = request_.profile ? *request_.profile
-                                     : read_profile(find_profile(ProfileOptions::name(line, probes_), ProfileOptions::folders()));
+  Profile profile =
+      request_.profile
+          ? *request_.profile
+          : read_profile(find_profile(ProfileOptions::name(line, probes_), ProfileOptions::folders()));
   if (profile.precise) request_.load.precise = true;
-  profile_ = put_in_force(std::move(profile), probes_.force_kernel, request_.backend, templates_, make_stamp(device_->info(), templates_, plan()));
+  profile_ = put_in_force(std::move(profile), probes_.force_kernel, request_.backend, templates_,
+                          make_stamp(device_->info(), templates_, plan()));
   request_.load.rules = profile_.rules->c();
   request_.load.n_rules = profile_.rules->size();
 
@@ -102,8 +107,8 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
 
 std::string Engine::resolved() const {
   const apr_device_info info = device_->info();
-  return fmt::format("asked: {}; resolved: {}, {} ({}), {} units; parity gate: {}", request_.backend, device_->backend().name,
-                     info.name, info.arch, info.units, gate_verdict_);
+  return fmt::format("asked: {}; resolved: {}, {} ({}), {} units; parity gate: {}", request_.backend,
+                     device_->backend().name, info.name, info.arch, info.units, gate_verdict_);
 }
 
 nlohmann::ordered_json Engine::report() const {

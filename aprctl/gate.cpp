@@ -18,7 +18,8 @@ namespace {
 // Long enough for KV history, rope and several GEMM tiles' edges; short enough for a CPU to compute while a person waits.
 constexpr size_t kPromptTokens = 24;
 constexpr const char* kPrompt =
-    "The keeper climbed the stairs at dusk, trimmed the wick, and wrote in the log: wind north-west, 14 knots; "
+    "The keeper climbed the stairs at dusk, trimmed the wick, and wrote in the log: wind north-west, 14 "
+    "knots; "
     "two ships passed, one of them Danish. Why had the third not come?";
 constexpr uint32_t kGateColumns = 128;  // rows of each matrix whose products are judged
 
@@ -49,7 +50,8 @@ std::vector<int32_t> gate_tokens(const Engine& engine) {
 ParityReport compare_with_reference(Engine& engine) {
   const std::vector<int32_t> tokens = gate_tokens(engine);
   // Settings are the device's own; the reference is judged by nothing but its defaults.
-  Side reference(engine.catalog(), engine.plan(), parse_sides(engine.asked().backend).first, DeviceRequest{}, static_cast<uint32_t>(tokens.size()));
+  Side reference(engine.catalog(), engine.plan(), parse_sides(engine.asked().backend).first, DeviceRequest{},
+                 static_cast<uint32_t>(tokens.size()));
   return compare_sides(engine, reference, tokens);
 }
 
@@ -81,25 +83,29 @@ std::string gate_before_use(Engine& engine) {
   if (engine.device().backend().name == std::string_view(kReferenceBackend)) return "not needed (reference)";
   if (!engine.asked().gate) return "not run (this command compares by itself)";
   if (engine.probes().skip_parity_gate) {
-    log_warning("APR_SKIP_PARITY_GATE: nothing has shown that {} computes this model correctly here", engine.asked().backend);
+    log_warning("APR_SKIP_PARITY_GATE: nothing has shown that {} computes this model correctly here",
+                engine.asked().backend);
     return "skipped (APR_SKIP_PARITY_GATE)";
   }
   const std::string folder = user_cache_folder("receipts");
   const ParityIdentity id = identity(engine);
   if (!folder.empty() && find_receipt(folder, id)) return "pass (receipt)";
-  log_info("parity gate: comparing {} with the {} reference, once for this model, program and device", engine.asked().backend,
-           kReferenceBackend);
+  log_info("parity gate: comparing {} with the {} reference, once for this model, program and device",
+           engine.asked().backend, kReferenceBackend);
   const ParityReport report = compare_with_reference(engine);
   switch (report.verdict) {
     case ParityVerdict::Pass:
       if (!folder.empty()) write_receipt(folder, id, report);
       return "pass";
     case ParityVerdict::Fail:
-      throw Error(fmt::format("the parity gate failed: no text is generated from wrong numbers.\n{}\nAPR_SKIP_PARITY_GATE=1 runs "
+      throw Error(fmt::format("the parity gate failed: no text is generated from wrong "
+                              "numbers.\n{}\nAPR_SKIP_PARITY_GATE=1 runs "
                               "anyway; `aprctl parity` shows more",
                               describe(report)),
                   ErrorKind::Gate);
-    case ParityVerdict::NotRun: log_warning("the parity gate could not run: {}", report.reason); return "not run: " + report.reason;
+    case ParityVerdict::NotRun:
+      log_warning("the parity gate could not run: {}", report.reason);
+      return "not run: " + report.reason;
   }
   return "not run";
 }

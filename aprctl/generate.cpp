@@ -13,17 +13,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
 std::string_view name(Finish finish) {
   switch (finish) {
-    case Finish::EndOfText: return "end of text";
-    case Finish::Stop: return "stop string";
-    case Finish::Length: return "length";
-    case Finish::Context: return "context full";
-    case Finish::Interrupted: return "interrupted";
+    case Finish::EndOfText:
+      return "end of text";
+    case Finish::Stop:
+      return "stop string";
+    case Finish::Length:
+      return "length";
+    case Finish::Context:
+      return "context full";
+    case Finish::Interrupted:
+      return "interrupted";
   }
   return "unknown";
 }
@@ -46,7 +53,8 @@ int32_t Conversation::next(std::span<const int32_t> tokens) {
   return sampler_.sample(session_.feed(tokens, first));
 }
 
-Generated Conversation::turn(const std::vector<int32_t>& prompt, const std::function<void(std::string_view)>& show) {
+Generated Conversation::turn(const std::vector<int32_t>& prompt,
+                             const std::function<void(std::string_view)>& show) {
   const auto start = Clock::now();
   std::vector<int32_t> input = unfed_;
   input.insert(input.end(), prompt.begin(), prompt.end());
@@ -54,8 +62,9 @@ Generated Conversation::turn(const std::vector<int32_t>& prompt, const std::func
   if (input.empty()) throw Error("the prompt is empty: there is nothing to continue");
   const auto context = static_cast<int32_t>(session_.context());
   if (position_ + static_cast<int32_t>(input.size()) > context)
-    throw Error("the prompt's {} tokens after the {} before them do not fit a context of {}; raise it with --ctx", input.size(),
-                position_, context);
+    throw Error(
+        "the prompt's {} tokens after the {} before them do not fit a context of {}; raise it with --ctx",
+        input.size(), position_, context);
   for (const int32_t id : prompt) sampler_.accept(id);
 
   Generated result{};

@@ -14,12 +14,13 @@
 namespace apr::ctl {
 
 struct GenerateOptions {
-  uint32_t max_tokens;             // of the answer
-  std::vector<std::string> stop;   // texts that end it, not shown
+  uint32_t max_tokens;            // of the answer
+  std::vector<std::string> stop;  // texts that end it, not shown
   SamplerOptions sampler;
   bool show_special = false;
   bool ignore_eos = false;
-  bool own_text = false;  // the answer is a text of its own, as in a chat: the space that SentencePiece puts first is no part of it
+  bool own_text =
+      false;  // the answer is a text of its own, as in a chat: the space that SentencePiece puts first is no part of it
 };
 
 enum class Finish { EndOfText, Stop, Length, Context, Interrupted };
@@ -52,9 +53,9 @@ class Conversation {
   const Tokenizer& tokenizer_;
   GenerateOptions options_;
   Sampler sampler_;
-  bool device_argmax_;             // nothing but the largest logit is needed
-  int32_t position_ = 0;           // tokens in the cache
-  std::vector<int32_t> unfed_;     // of the previous answer, not yet in the cache
+  bool device_argmax_;          // nothing but the largest logit is needed
+  int32_t position_ = 0;        // tokens in the cache
+  std::vector<int32_t> unfed_;  // of the previous answer, not yet in the cache
 };
 
 }  // namespace apr::ctl

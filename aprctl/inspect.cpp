@@ -68,7 +68,8 @@ double bits_per_weight(uint64_t bytes, uint64_t elements) {
 
 std::string shape_text(const Tensor& tensor) {
   std::string text;
-  for (auto d = tensor.dims.rbegin(); d != tensor.dims.rend(); ++d) text += fmt::format("{}{}", text.empty() ? "" : " x ", *d);
+  for (auto d = tensor.dims.rbegin(); d != tensor.dims.rend(); ++d)
+    text += fmt::format("{}{}", text.empty() ? "" : " x ", *d);
   return text;
 }
 
@@ -89,7 +90,8 @@ ordered_json report_json(const Model& model, const std::string& path, bool full,
                               {"bytes", use.bytes},
                               {"bits_per_weight", bits_per_weight(use.bytes, use.elements)}};
   }
-  for (const auto& [key, value] : model.meta.entries()) out["metadata"][printable(key, kLongPath)] = value_json(value, full);
+  for (const auto& [key, value] : model.meta.entries())
+    out["metadata"][printable(key, kLongPath)] = value_json(value, full);
   out["tensors"] = ordered_json::array();
   for (const Tensor& tensor : model.tensors) {
     out["tensors"].push_back({{"name", printable(tensor.name, kLongPath)},
@@ -103,11 +105,13 @@ ordered_json report_json(const Model& model, const std::string& path, bool full,
 }
 
 void print_report(const Model& model, const std::string& path, bool sha256) {
-  const auto text = [&](const char* key) { return printable(model.meta.find_string(key).value_or("not stated")); };
+  const auto text = [&](const char* key) {
+    return printable(model.meta.find_string(key).value_or("not stated"));
+  };
   fmt::print("file          {}\n", path);
   if (model.files.size() > 1) fmt::print("parts         {}\n", model.files.size());
-  fmt::print("architecture  {}\nname          {}\nlicence       {}\n", text("general.architecture"), text("general.name"),
-             text("general.license"));
+  fmt::print("architecture  {}\nname          {}\nlicence       {}\n", text("general.architecture"),
+             text("general.name"), text("general.license"));
   fmt::print("parameters    {} ({})\n", human_count(model.parameters()), model.parameters());
   fmt::print("weights       {}, {:.3f} bits per weight\n", human_bytes(model.weight_bytes()),
              bits_per_weight(model.weight_bytes(), model.parameters()));
@@ -115,13 +119,14 @@ void print_report(const Model& model, const std::string& path, bool sha256) {
 
   fmt::print("\n{:<12} {:>8} {:>14} {:>12} {:>7}\n", "format", "tensors", "weights", "size", "bpw");
   for (const auto& [format, use] : histogram(model)) {
-    fmt::print("{:<12} {:>8} {:>14} {:>12} {:>7.3f}\n", format, use.tensors, use.elements, human_bytes(use.bytes),
-               bits_per_weight(use.bytes, use.elements));
+    fmt::print("{:<12} {:>8} {:>14} {:>12} {:>7.3f}\n", format, use.tensors, use.elements,
+               human_bytes(use.bytes), bits_per_weight(use.bytes, use.elements));
   }
 
   fmt::print("\nmetadata ({} keys)\n", model.meta.entries().size());
   for (const auto& [key, value] : model.meta.entries()) {
-    const std::string shown = value_json(value, false).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+    const std::string shown =
+        value_json(value, false).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
     fmt::print("  {:<42} {}\n", printable(key), printable(shown, 100));
   }
 
@@ -135,8 +140,10 @@ void print_report(const Model& model, const std::string& path, bool sha256) {
 }  // namespace
 
 int inspect_main(const Arguments& args) {
-  CommandLine line("inspect", "Show a model's metadata, tensors, formats and size. Weights are not read (but for --sha256).",
-                   "aprctl inspect model.gguf --json | jq .formats");
+  CommandLine line(
+      "inspect",
+      "Show a model's metadata, tensors, formats and size. Weights are not read (but for --sha256).",
+      "aprctl inspect model.gguf --json | jq .formats");
   namespace po = boost::program_options;
   ModelOptions::add(line);
   line.options().add_options()("json", po::bool_switch(), "print JSON")(

@@ -27,7 +27,8 @@ std::string shipped_model() {
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() == ".gguf") found.push_back(entry.path().string());
   }
-  if (found.empty()) throw Error("{}: no model ships with this installation; name one with --model", folder.string());
+  if (found.empty())
+    throw Error("{}: no model ships with this installation; name one with --model", folder.string());
   return *std::min_element(found.begin(), found.end());
 }
 

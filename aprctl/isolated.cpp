@@ -37,7 +37,8 @@ bool read_lines(int from, const std::function<void(const std::string&)>& on_line
     if (bytes < 0 && errno == EINTR) continue;
     if (bytes <= 0) return true;
     pending.append(buffer, static_cast<size_t>(bytes));
-    for (size_t end; (end = pending.find('\n')) != std::string::npos; pending.erase(0, end + 1)) on_line(pending.substr(0, end));
+    for (size_t end; (end = pending.find('\n')) != std::string::npos; pending.erase(0, end + 1))
+      on_line(pending.substr(0, end));
   }
 }
 
@@ -70,7 +71,8 @@ ChildEnd run_isolated(const std::function<void(const std::function<void(const st
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (!spoke) return {false, fmt::format("no message for {} s", silence_seconds)};
-  if (WIFSIGNALED(status)) return {false, fmt::format("signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)))};
+  if (WIFSIGNALED(status))
+    return {false, fmt::format("signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)))};
   if (WEXITSTATUS(status) != 0) return {false, fmt::format("exit status {}", WEXITSTATUS(status))};
   return {true, ""};
 }

@@ -8,8 +8,8 @@
 namespace apr::ctl {
 
 struct ChildEnd {
-  bool clean = false;   // the work returned
-  std::string how;      // otherwise: "signal 11 (Segmentation fault)", "no message for 300 s"
+  bool clean = false;  // the work returned
+  std::string how;     // otherwise: "signal 11 (Segmentation fault)", "no message for 300 s"
 };
 
 // Forks; the child calls work(send), where send(line) brings one line (without a line break) to on_line in this process.

@@ -20,11 +20,13 @@ namespace {
 void write_whole(const std::string& path, const std::vector<float>& values) {
   const std::string temporary = path + ".part";
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+  out.write(reinterpret_cast<const char*>(values.data()),
+            static_cast<std::streamsize>(values.size() * sizeof(float)));
   out.close();
   if (!out) {
     std::remove(temporary.c_str());
-    throw Error("{}: cannot write {} bytes; is the disk full or the folder read-only?", path, values.size() * sizeof(float));
+    throw Error("{}: cannot write {} bytes; is the disk full or the folder read-only?", path,
+                values.size() * sizeof(float));
   }
   std::filesystem::rename(temporary, path);
 }
@@ -32,7 +34,8 @@ void write_whole(const std::string& path, const std::vector<float>& values) {
 }  // namespace
 
 int logits_main(const Arguments& args) {
-  CommandLine line("logits", "Write the logits after each given token as raw little-endian float32 [tokens, vocab].",
+  CommandLine line("logits",
+                   "Write the logits after each given token as raw little-endian float32 [tokens, vocab].",
                    "aprctl logits -m model.gguf --ids 1,300,301 --out logits.f32");
   namespace po = boost::program_options;
   ModelOptions::add(line);
@@ -48,7 +51,8 @@ int logits_main(const Arguments& args) {
   Session& session = engine.session();
   const std::vector<int32_t> ids = parse_ids("logits", line.get<std::string>("ids"), session.vocab());
   if (ids.size() > session.context())
-    throw usage_error("aprctl logits: {} tokens do not fit a context of {}; see --ctx", ids.size(), session.context());
+    throw usage_error("aprctl logits: {} tokens do not fit a context of {}; see --ctx", ids.size(),
+                      session.context());
 
   std::vector<float> logits;
   if (line.flag("single")) {

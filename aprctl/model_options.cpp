@@ -24,7 +24,8 @@ std::string ModelOptions::path(const CommandLine& line) {
 }
 
 void PluginOptions::add(CommandLine& line) {
-  line.options().add_options()("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("FOLDER"),
+  line.options().add_options()("plugin-path",
+                               po::value<std::vector<std::string>>()->composing()->value_name("FOLDER"),
                                "search this folder for plugins first; may be repeated");
 }
 
@@ -50,12 +51,16 @@ std::vector<std::string> ProfileOptions::folders() {
 }
 
 void BackendOptions::add(CommandLine& line) {
-  line.options().add_options()("backend", po::value<std::string>()->default_value(kReferenceBackend), "cpu, cuda, or another plugin's")(
+  line.options().add_options()("backend", po::value<std::string>()->default_value(kReferenceBackend),
+                               "cpu, cuda, or another plugin's")(
       "device", po::value<uint32_t>()->default_value(0), "which of the backend's devices")(
       "threads,t", po::value<uint32_t>()->default_value(0), "worker threads, 0: one per physical core")(
-      "profile", po::value<std::string>()->value_name("FILE|NAME"), "which kernel serves which tensors; see docs/profiles.md")(
-      "precise", po::bool_switch(), "float activations instead of 8-bit ones: slower, to judge by; the same as --profile precise")(
-      "ctx", po::value<uint32_t>()->default_value(0), "positions of the KV cache, 0: the model's, at most 4096")(
+      "profile", po::value<std::string>()->value_name("FILE|NAME"),
+      "which kernel serves which tensors; see docs/profiles.md")(
+      "precise", po::bool_switch(),
+      "float activations instead of 8-bit ones: slower, to judge by; the same as --profile precise")(
+      "ctx", po::value<uint32_t>()->default_value(0),
+      "positions of the KV cache, 0: the model's, at most 4096")(
       "batch", po::value<uint32_t>()->default_value(512), "most prompt tokens in one step");
   PluginOptions::add(line);
 }

@@ -18,17 +18,22 @@ using nlohmann::ordered_json;
 
 std::string_view isa_name(apr_isa isa) {
   switch (isa) {
-    case APR_ISA_PORTABLE: return "portable";
-    case APR_ISA_AVX2: return "avx2";
-    case APR_ISA_AVX512: return "avx512";
+    case APR_ISA_PORTABLE:
+      return "portable";
+    case APR_ISA_AVX2:
+      return "avx2";
+    case APR_ISA_AVX512:
+      return "avx512";
   }
   return "unknown";
 }
 
 std::string_view kind_name(apr_codec_kind kind) {
   switch (kind) {
-    case APR_CODEC_INTEGER: return "integer";
-    case APR_CODEC_FLOAT: return "float";
+    case APR_CODEC_INTEGER:
+      return "integer";
+    case APR_CODEC_FLOAT:
+      return "float";
   }
   return "unknown";
 }
@@ -37,17 +42,19 @@ ordered_json list_json(const Catalog& catalog) {
   ordered_json out;
   out["plugins"] = ordered_json::array();
   for (const FoundPlugin& plugin : catalog.plugins()) {
-    out["plugins"].push_back({{"name", plugin.manifest.name},
-                              {"kind", name(plugin.manifest.kind)},
-                              {"version", plugin.manifest.version},
-                              {"abi", fmt::format("{}.{}", plugin.manifest.abi_major, plugin.manifest.abi_minor)},
-                              {"provides", plugin.manifest.provides},
-                              {"library", plugin.manifest.library.string()},
-                              {"found_by", plugin.origin}});
+    out["plugins"].push_back(
+        {{"name", plugin.manifest.name},
+         {"kind", name(plugin.manifest.kind)},
+         {"version", plugin.manifest.version},
+         {"abi", fmt::format("{}.{}", plugin.manifest.abi_major, plugin.manifest.abi_minor)},
+         {"provides", plugin.manifest.provides},
+         {"library", plugin.manifest.library.string()},
+         {"found_by", plugin.origin}});
   }
   out["searched"] = ordered_json::array();
   for (const SearchPath& path : catalog.searched())
-    out["searched"].push_back({{"path", path.path.string()}, {"origin", path.origin}, {"exists", path.exists}});
+    out["searched"].push_back(
+        {{"path", path.path.string()}, {"origin", path.origin}, {"exists", path.exists}});
   out["refused"] = ordered_json::array();
   for (const RefusedPlugin& refused : catalog.refused())
     out["refused"].push_back({{"path", refused.path.string()}, {"reason", refused.reason}});
@@ -57,14 +64,16 @@ ordered_json list_json(const Catalog& catalog) {
 void print_list(const Catalog& catalog) {
   fmt::print("{:<16} {:<8} {:<8} {:<5} {}\n", "plugin", "kind", "version", "abi", "provides");
   for (const FoundPlugin& plugin : catalog.plugins()) {
-    fmt::print("{:<16} {:<8} {:<8} {}.{:<3} {}\n", plugin.manifest.name, name(plugin.manifest.kind), plugin.manifest.version,
-               plugin.manifest.abi_major, plugin.manifest.abi_minor, fmt::join(plugin.manifest.provides, " "));
+    fmt::print("{:<16} {:<8} {:<8} {}.{:<3} {}\n", plugin.manifest.name, name(plugin.manifest.kind),
+               plugin.manifest.version, plugin.manifest.abi_major, plugin.manifest.abi_minor,
+               fmt::join(plugin.manifest.provides, " "));
   }
   fmt::print("\nsearched\n");
   for (const SearchPath& path : catalog.searched())
     fmt::print("  {} ({}{})\n", path.path.string(), path.origin, path.exists ? "" : "; does not exist");
   if (!catalog.refused().empty()) fmt::print("\nrefused\n");
-  for (const RefusedPlugin& refused : catalog.refused()) fmt::print("  {}\n    {}\n", refused.path.string(), refused.reason);
+  for (const RefusedPlugin& refused : catalog.refused())
+    fmt::print("  {}\n    {}\n", refused.path.string(), refused.reason);
   fmt::print("\n`aprctl plugins info NAME` opens a plugin and shows its formats, kernels and devices.\n");
 }
 
@@ -83,7 +92,8 @@ ordered_json format_json(const apr_quant_format& format) {
     if (kernels.gemv_float) functions.push_back("gemv_float");
     if (kernels.unpack_int) functions.push_back("unpack_int");
     if (kernels.unpack_float) functions.push_back("unpack_float");
-    out["cpu"].push_back({{"isa", isa_name(kernels.isa)}, {"origin", kernels.origin}, {"functions", functions}});
+    out["cpu"].push_back(
+        {{"isa", isa_name(kernels.isa)}, {"origin", kernels.origin}, {"functions", functions}});
   }
   if (format.codec) {
     out["codec"] = {{"type", format.codec->cpp_type}, {"view", kind_name(format.codec->kind)}};
@@ -91,7 +101,8 @@ ordered_json format_json(const apr_quant_format& format) {
       const apr_layout& layout = *format.codec->layouts[i];
       uint32_t bytes = 0;
       for (uint32_t p = 0; p < layout.n_planes; ++p) bytes += layout.plane_bytes[p];
-      out["codec"]["layouts"].push_back({{"name", layout.name}, {"planes", layout.n_planes}, {"block_bytes", bytes}});
+      out["codec"]["layouts"].push_back(
+          {{"name", layout.name}, {"planes", layout.n_planes}, {"block_bytes", bytes}});
     }
   }
   return out;
@@ -115,7 +126,8 @@ ordered_json backend_json(const apr_backend& backend) {
     apr_device* device = nullptr;
     apr_device_info info{};
     info.struct_size = sizeof info;
-    if (backend.open(&options, &device, &error) != APR_OK || backend.device_info(device, &info, &error) != APR_OK) {
+    if (backend.open(&options, &device, &error) != APR_OK ||
+        backend.device_info(device, &info, &error) != APR_OK) {
       out["devices"].push_back({{"index", index}, {"unusable_because", error.message}});
     } else {
       out["devices"].push_back({{"index", index},
@@ -140,10 +152,12 @@ void print_tree(const ordered_json& tree, int indent) {
       print_tree(value, indent + 2);
     } else if (value.is_array()) {
       std::vector<std::string> items;
-      for (const auto& item : value) items.push_back(item.is_string() ? item.get<std::string>() : item.dump());
+      for (const auto& item : value)
+        items.push_back(item.is_string() ? item.get<std::string>() : item.dump());
       fmt::print("{:{}}{:<16} {}\n", "", indent, label, fmt::join(items, " "));
     } else {
-      fmt::print("{:{}}{:<16} {}\n", "", indent, label, value.is_string() ? value.get<std::string>() : value.dump());
+      fmt::print("{:{}}{:<16} {}\n", "", indent, label,
+                 value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
 }
@@ -159,7 +173,8 @@ ordered_json info_json(Catalog& catalog, const std::string& wanted) {
                         {"abi", fmt::format("{}.{}", plugin.abi_major, plugin.abi_minor)},
                         {"library", manifest.library.string()}};
     for (uint32_t f = 0; f < plugin.n_formats; ++f) out["formats"].push_back(format_json(*plugin.formats[f]));
-    for (uint32_t b = 0; b < plugin.n_backends; ++b) out["backends"].push_back(backend_json(*plugin.backends[b]));
+    for (uint32_t b = 0; b < plugin.n_backends; ++b)
+      out["backends"].push_back(backend_json(*plugin.backends[b]));
     return out;
   }
   throw Error("no plugin named or providing '{}'; `aprctl plugins` lists those found", wanted);
@@ -193,7 +208,8 @@ int plugins_main(const Arguments& args) {
     }
     return kExitOk;
   }
-  if (action != "info") throw usage_error("aprctl plugins: no action '{}'; there are list, info and check", action);
+  if (action != "info")
+    throw usage_error("aprctl plugins: no action '{}'; there are list, info and check", action);
   const auto wanted = line.find<std::string>("name");
   if (!wanted) throw usage_error("aprctl plugins info: name a plugin, a format or a backend");
   const ordered_json info = info_json(catalog, *wanted);

@@ -56,8 +56,11 @@ std::string short_origin(std::string text) {
 }
 
 void print_recipes(const Recipes& recipes) {
-  for (const std::string& each : recipes.names()) fmt::print("{:<8} {}\n", each, recipes.find(each, false).description);
-  fmt::print("\nor the name of a format, for all matrices (see `aprctl plugins`), or a recipe of your own (FILE.toml)\n");
+  for (const std::string& each : recipes.names())
+    fmt::print("{:<8} {}\n", each, recipes.find(each, false).description);
+  fmt::print(
+      "\nor the name of a format, for all matrices (see `aprctl plugins`), or a recipe of your own "
+      "(FILE.toml)\n");
 }
 
 // Of a type that is neither a recipe nor a format: the recipes there are, and where formats were looked for.
@@ -65,30 +68,35 @@ void check_type(const Recipes& recipes, const Recipe& recipe, Catalog& catalog) 
   try {
     catalog.format(recipe.type);
   } catch (const Error& error) {
-    throw usage_error("aprctl quantize: --type '{}': the recipes are {}; as a format: {}", printable(recipe.name),
-                      joined(recipes.names()), error.what());
+    throw usage_error("aprctl quantize: --type '{}': the recipes are {}; as a format: {}",
+                      printable(recipe.name), joined(recipes.names()), error.what());
   }
 }
 
 void check_requantize(const QuantizePlan& plan, const std::string& input, bool allowed) {
   const std::vector<const TensorDecision*> twice = plan.requantized();
   if (twice.empty()) return;
-  const std::string what = fmt::format("{}: {} tensors are quantised already ('{}' is {}); rounded again they have both errors",
-                                       input, twice.size(), printable(twice[0]->tensor->name), twice[0]->from->name);
+  const std::string what =
+      fmt::format("{}: {} tensors are quantised already ('{}' is {}); rounded again they have both errors",
+                  input, twice.size(), printable(twice[0]->tensor->name), twice[0]->from->name);
   if (!allowed) throw Error("{}. Start from the F16 or BF16 model, or say --requantize", what);
   log_warning("{}", what);
 }
 
 void print_table(const Report& report) {
-  fmt::print("{:<27} {:>8} {:>5} {:<7} {:>6} {:>8} {}\n", "tensor", "weights", "from", "to", "bpw", "error", "by");
+  fmt::print("{:<27} {:>8} {:>5} {:<7} {:>6} {:>8} {}\n", "tensor", "weights", "from", "to", "bpw", "error",
+             "by");
   for (size_t i = 0; i < report.plan.decisions.size(); ++i) {
     const TensorDecision& d = report.plan.decisions[i];
-    const std::string error = report.result == nullptr ? "-" : fmt::format("{:.6f}", report.result->errors[i].relative());
-    fmt::print("{:<27} {:>8} {:>5} {:<7} {:>6.3f} {:>8} {}\n", printable(d.tensor->name), human_count(d.tensor->elements()),
-               d.from->name, d.to->name, bits_per_weight(d.bytes, d.tensor->elements()), error, short_origin(d.why));
+    const std::string error =
+        report.result == nullptr ? "-" : fmt::format("{:.6f}", report.result->errors[i].relative());
+    fmt::print("{:<27} {:>8} {:>5} {:<7} {:>6.3f} {:>8} {}\n", printable(d.tensor->name),
+               human_count(d.tensor->elements()), d.from->name, d.to->name,
+               bits_per_weight(d.bytes, d.tensor->elements()), error, short_origin(d.why));
   }
   for (const TensorDecision& d : report.plan.decisions)
-    if (!d.fallback.empty()) fmt::print("fallback: {}: {}: {} instead\n", printable(d.tensor->name), d.fallback, d.to->name);
+    if (!d.fallback.empty())
+      fmt::print("fallback: {}: {}: {} instead\n", printable(d.tensor->name), d.fallback, d.to->name);
 }
 
 void print_summary(const Report& report) {
@@ -105,17 +113,20 @@ void print_summary(const Report& report) {
     use.bytes += d.bytes;
     if (report.result) use.error.add(report.result->errors[i]);
   }
-  fmt::print("\n{:<12} {:>8} {:>14} {:>12} {:>7} {:>9}\n", "format", "tensors", "weights", "size", "bpw", "error");
+  fmt::print("\n{:<12} {:>8} {:>14} {:>12} {:>7} {:>9}\n", "format", "tensors", "weights", "size", "bpw",
+             "error");
   for (const auto& [format, use] : uses)
-    fmt::print("{:<12} {:>8} {:>14} {:>12} {:>7.3f} {:>9}\n", format, use.tensors, use.elements, human_bytes(use.bytes),
-               bits_per_weight(use.bytes, use.elements),
+    fmt::print("{:<12} {:>8} {:>14} {:>12} {:>7.3f} {:>9}\n", format, use.tensors, use.elements,
+               human_bytes(use.bytes), bits_per_weight(use.bytes, use.elements),
                report.result ? fmt::format("{:.6f}", use.error.relative()) : std::string("-"));
   const Model& model = *report.plan.model;
   const uint64_t parameters = model.parameters();
-  fmt::print("\n{} -> {} ({:.3f} -> {:.3f} bits per weight)\n", human_bytes(model.weight_bytes()), human_bytes(report.plan.bytes()),
-             bits_per_weight(model.weight_bytes(), parameters), bits_per_weight(report.plan.bytes(), parameters));
+  fmt::print("\n{} -> {} ({:.3f} -> {:.3f} bits per weight)\n", human_bytes(model.weight_bytes()),
+             human_bytes(report.plan.bytes()), bits_per_weight(model.weight_bytes(), parameters),
+             bits_per_weight(report.plan.bytes(), parameters));
   if (!report.result) return;
-  fmt::print("relative error {:.6f} (RMS of the differences over RMS of the weights)\n", report.error().relative());
+  fmt::print("relative error {:.6f} (RMS of the differences over RMS of the weights)\n",
+             report.error().relative());
   fmt::print("{:.1f} s on {} threads: {:.1f} million weights/s\n", report.seconds, report.threads,
              static_cast<double>(parameters) / report.seconds / 1e6);
   fmt::print("{}\nsha256 {}\n", report.output, report.result->sha256);
@@ -123,8 +134,10 @@ void print_summary(const Report& report) {
 
 ordered_json report_json(const Report& report) {
   const Model& model = *report.plan.model;
-  ordered_json out = {{"input", report.input}, {"recipe", report.plan.recipe.name}, {"dry_run", report.result == nullptr}};
-  out["file_type"] = report.plan.recipe.file_type ? ordered_json(*report.plan.recipe.file_type) : ordered_json(nullptr);
+  ordered_json out = {
+      {"input", report.input}, {"recipe", report.plan.recipe.name}, {"dry_run", report.result == nullptr}};
+  out["file_type"] =
+      report.plan.recipe.file_type ? ordered_json(*report.plan.recipe.file_type) : ordered_json(nullptr);
   out["parameters"] = model.parameters();
   out["weight_bytes_before"] = model.weight_bytes();
   out["weight_bytes"] = report.plan.bytes();
@@ -180,7 +193,9 @@ void print_report(const Report& report, bool json) {
 class Progress {
  public:
   explicit Progress(const QuantizePlan& plan)
-      : plan_(plan), shown_(isatty(STDERR_FILENO) != 0 && log_level() <= LogLevel::Info), start_(Clock::now()) {}
+      : plan_(plan),
+        shown_(isatty(STDERR_FILENO) != 0 && log_level() <= LogLevel::Info),
+        start_(Clock::now()) {}
   ~Progress() {
     if (shown_) fmt::print(stderr, "\r\033[K");
   }
@@ -188,10 +203,13 @@ class Progress {
     if (InterruptGuard::raised()) throw Error("interrupted: nothing was written");
     if (!shown_) return;
     const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    const auto total = static_cast<double>(plan_.model->weight_bytes()), done = static_cast<double>(now.bytes_read);
+    const auto total = static_cast<double>(plan_.model->weight_bytes()),
+               done = static_cast<double>(now.bytes_read);
     const double rate = seconds > 0 ? done / seconds : 0.0;
-    fmt::print(stderr, "\r\033[K{} {}/{} {:.0f}% {:.0f} MB/s, {:.0f} s left", printable(plan_.decisions[now.tensor].tensor->name, 32),
-               now.tensor + 1, plan_.decisions.size(), 100 * done / total, rate / 1e6, rate > 0 ? (total - done) / rate : 0.0);
+    fmt::print(stderr, "\r\033[K{} {}/{} {:.0f}% {:.0f} MB/s, {:.0f} s left",
+               printable(plan_.decisions[now.tensor].tensor->name, 32), now.tensor + 1,
+               plan_.decisions.size(), 100 * done / total, rate / 1e6,
+               rate > 0 ? (total - done) / rate : 0.0);
     std::fflush(stderr);
   }
 
@@ -203,16 +221,22 @@ class Progress {
 
 void add_options(CommandLine& line) {
   namespace po = boost::program_options;
-  line.options().add_options()("input", po::value<std::string>()->value_name("IN"), "the model to read; also the first argument")(
-      "output", po::value<std::string>()->value_name("OUT"), "the GGUF file to write; also the second argument")(
-      "type", po::value<std::string>()->value_name("T"), "a recipe (q4_k_m, ...; see --list), a format (q8_0, vendor.name), or FILE.toml")(
-      "rules", po::value<std::string>()->value_name("FILE"), "TOML with [[rule]] entries that come before the recipe's")(
+  line.options().add_options()("input", po::value<std::string>()->value_name("IN"),
+                               "the model to read; also the first argument")(
+      "output", po::value<std::string>()->value_name("OUT"),
+      "the GGUF file to write; also the second argument")(
+      "type", po::value<std::string>()->value_name("T"),
+      "a recipe (q4_k_m, ...; see --list), a format (q8_0, vendor.name), or FILE.toml")(
+      "rules", po::value<std::string>()->value_name("FILE"),
+      "TOML with [[rule]] entries that come before the recipe's")(
       "pure", po::bool_switch(), "of a recipe only its main format: no mixture")(
-      "importance", po::value<std::string>()->value_name("FILE"), "importance matrix of llama.cpp (.gguf or .dat)")(
-      "requantize", po::bool_switch(), "allow rounding weights that are quantised already")(
+      "importance", po::value<std::string>()->value_name("FILE"),
+      "importance matrix of llama.cpp (.gguf or .dat)")("requantize", po::bool_switch(),
+                                                        "allow rounding weights that are quantised already")(
       "dry-run", po::bool_switch(), "show the plan and its sizes; write nothing")(
-      "list", po::bool_switch(), "list the recipes")(
-      "threads,t", po::value<uint32_t>()->default_value(0), "0: all CPUs of this process")("json", po::bool_switch(), "print JSON");
+      "list", po::bool_switch(), "list the recipes")("threads,t", po::value<uint32_t>()->default_value(0),
+                                                     "0: all CPUs of this process")("json", po::bool_switch(),
+                                                                                    "print JSON");
   line.positional("input", 1);
   line.positional("output", 1);
   PluginOptions::add(line);
@@ -222,7 +246,8 @@ void add_options(CommandLine& line) {
 
 int quantize_main(const Arguments& args) {
   CommandLine line("quantize",
-                   "Write a model's weights in other formats. The result appears under its name only when it is whole; what was done\n"
+                   "Write a model's weights in other formats. The result appears under its name only when it "
+                   "is whole; what was done\n"
                    "is in its metadata (apr.quantize.*).",
                    "aprctl quantize model-f16.gguf model-q4_k_m.gguf --type q4_k_m");
   add_options(line);
@@ -232,10 +257,13 @@ int quantize_main(const Arguments& args) {
     print_recipes(recipes);
     return kExitOk;
   }
-  const auto input = line.find<std::string>("input"), output = line.find<std::string>("output"), type = line.find<std::string>("type");
+  const auto input = line.find<std::string>("input"), output = line.find<std::string>("output"),
+             type = line.find<std::string>("type");
   const bool dry = line.flag("dry-run");
   if (!input || !type || (!output && !dry))
-    throw usage_error("aprctl quantize: {} is missing; see `aprctl quantize --help`", !input ? "IN" : !type ? "--type" : "OUT");
+    throw usage_error("aprctl quantize: {} is missing; see `aprctl quantize --help`", !input  ? "IN"
+                                                                                      : !type ? "--type"
+                                                                                              : "OUT");
   std::error_code ignored;
   if (output && std::filesystem::equivalent(*input, *output, ignored))
     throw usage_error("aprctl quantize: {} is the model itself; name another file", *output);
@@ -251,11 +279,16 @@ int quantize_main(const Arguments& args) {
   const Model model = open_gguf(*input);
   std::optional<Importance> importance;
   if (const auto file = line.find<std::string>("importance")) importance = Importance::read(*file);
-  const QuantizePlan plan = plan_quantize(model, catalog, std::move(recipe), own_rules, importance ? &*importance : nullptr);
-  for (const std::string& origin : plan.unmatched) log_warning("the rule at {} decided nothing in {}", origin, *input);
+  const QuantizePlan plan =
+      plan_quantize(model, catalog, std::move(recipe), own_rules, importance ? &*importance : nullptr);
+  for (const std::string& origin : plan.unmatched)
+    log_warning("the rule at {} decided nothing in {}", origin, *input);
   if (importance) {
-    const auto with = std::count_if(plan.decisions.begin(), plan.decisions.end(), [](const auto& d) { return d.importance != nullptr; });
-    if (with == 0) throw Error("{}: no entry names a tensor that is quantised here; it belongs to another model", importance->path());
+    const auto with = std::count_if(plan.decisions.begin(), plan.decisions.end(),
+                                    [](const auto& d) { return d.importance != nullptr; });
+    if (with == 0)
+      throw Error("{}: no entry names a tensor that is quantised here; it belongs to another model",
+                  importance->path());
     log_info("{}: importance of {} tensors", importance->path(), with);
   }
 

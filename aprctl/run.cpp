@@ -48,21 +48,23 @@ ordered_json timings(const Generated& result, Engine& engine, double load_second
           {"decode_ts", per_second(result.decode_steps, result.decode_seconds)},
           {"ttft_ms", 1e3 * result.first_token_seconds},
           {"start_to_first_token_ms", 1e3 * start_to_first},
-          {"decode_gbs", 1e-9 * static_cast<double>(info.token_bytes) * per_second(result.decode_steps, result.decode_seconds)},
+          {"decode_gbs", 1e-9 * static_cast<double>(info.token_bytes) *
+                             per_second(result.decode_steps, result.decode_seconds)},
           {"peak_host_bytes", peak_memory()},
           {"weight_bytes", info.weight_bytes},
           {"kv_bytes", info.kv_bytes}};
 }
 
 void print_timings(const ordered_json& t, Finish finish) {
-  fmt::print(stderr,
-             "\n[{}] prompt {} tokens, {:.1f} tok/s; decode {} tokens, {:.1f} tok/s ({:.1f} GB/s of weights)\n"
-             "load {:.0f} ms; time to first token {:.1f} ms (from the program's start {:.0f} ms)\n"
-             "memory: {} peak on the host, weights {}, KV cache {}\n",
-             name(finish), t["prompt_tokens"].get<uint32_t>(), t["prompt_ts"].get<double>(), t["decode_tokens"].get<uint32_t>(),
-             t["decode_ts"].get<double>(), t["decode_gbs"].get<double>(), t["load_ms"].get<double>(), t["ttft_ms"].get<double>(),
-             t["start_to_first_token_ms"].get<double>(), human_bytes(t["peak_host_bytes"]), human_bytes(t["weight_bytes"]),
-             human_bytes(t["kv_bytes"]));
+  fmt::print(
+      stderr,
+      "\n[{}] prompt {} tokens, {:.1f} tok/s; decode {} tokens, {:.1f} tok/s ({:.1f} GB/s of weights)\n"
+      "load {:.0f} ms; time to first token {:.1f} ms (from the program's start {:.0f} ms)\n"
+      "memory: {} peak on the host, weights {}, KV cache {}\n",
+      name(finish), t["prompt_tokens"].get<uint32_t>(), t["prompt_ts"].get<double>(),
+      t["decode_tokens"].get<uint32_t>(), t["decode_ts"].get<double>(), t["decode_gbs"].get<double>(),
+      t["load_ms"].get<double>(), t["ttft_ms"].get<double>(), t["start_to_first_token_ms"].get<double>(),
+      human_bytes(t["peak_host_bytes"]), human_bytes(t["weight_bytes"]), human_bytes(t["kv_bytes"]));
 }
 
 void add_options(CommandLine& line) {
@@ -70,21 +72,29 @@ void add_options(CommandLine& line) {
   ModelOptions::add(line);
   TextInput::add(line);
   BackendOptions::add(line);
-  line.options().add_options()("tokens,n", po::value<uint32_t>()->default_value(256), "most tokens to generate")(
+  line.options().add_options()("tokens,n", po::value<uint32_t>()->default_value(256),
+                               "most tokens to generate")(
       "chat,c", po::bool_switch(), "answer as a chat; without a prompt, interactively")(
       "system", po::value<std::string>(), "chat: the system message")(
       "chat-template", po::value<std::string>(), "chat: use this template instead of the model's own")(
-      "special", po::bool_switch(), "special tokens written in the prompt become those tokens (not in a chat)")(
-      "show-special", po::bool_switch(), "print special tokens too")("ignore-eos", po::bool_switch(), "go on after an end of text")(
-      "stop", po::value<std::vector<std::string>>()->composing(), "text that ends the answer; may be repeated")(
-      "temp", po::value<double>()->default_value(0.0, "0"), "temperature; 0 takes the most probable token")(
+      "special", po::bool_switch(),
+      "special tokens written in the prompt become those tokens (not in a chat)")(
+      "show-special", po::bool_switch(), "print special tokens too")("ignore-eos", po::bool_switch(),
+                                                                     "go on after an end of text")(
+      "stop", po::value<std::vector<std::string>>()->composing(),
+      "text that ends the answer; may be repeated")("temp", po::value<double>()->default_value(0.0, "0"),
+                                                    "temperature; 0 takes the most probable token")(
       "top-k", po::value<int64_t>()->default_value(40), "keep the k most probable tokens, 0: all")(
-      "top-p", po::value<double>()->default_value(0.95, "0.95"), "keep the most probable tokens up to this sum, 1: all")(
-      "min-p", po::value<double>()->default_value(0.05, "0.05"), "keep tokens this probable relative to the best, 0: all")(
-      "repeat-penalty", po::value<double>()->default_value(1.0, "1"), "divide the logits of recent tokens, 1: off")(
+      "top-p", po::value<double>()->default_value(0.95, "0.95"),
+      "keep the most probable tokens up to this sum, 1: all")(
+      "min-p", po::value<double>()->default_value(0.05, "0.05"),
+      "keep tokens this probable relative to the best, 0: all")("repeat-penalty",
+                                                                po::value<double>()->default_value(1.0, "1"),
+                                                                "divide the logits of recent tokens, 1: off")(
       "repeat-last-n", po::value<int64_t>()->default_value(64), "how many tokens are recent")(
       "seed", po::value<uint64_t>()->default_value(0), "same seed, same text")(
-      "quiet,q", po::bool_switch(), "nothing but the text and errors")("json", po::bool_switch(), "print one JSON object at the end");
+      "quiet,q", po::bool_switch(), "nothing but the text and errors")("json", po::bool_switch(),
+                                                                       "print one JSON object at the end");
 }
 
 GenerateOptions generate_options(const CommandLine& line) {
@@ -105,8 +115,8 @@ GenerateOptions generate_options(const CommandLine& line) {
 }
 
 // The tokens of a chat's first turn: only it carries BOS and a system message.
-std::vector<int32_t> first_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::optional<std::string>& system,
-                                const std::string& text) {
+std::vector<int32_t> first_turn(const Tokenizer& tokenizer, const ChatTemplate& style,
+                                const std::optional<std::string>& system, const std::string& text) {
   std::vector<ChatMessage> messages;
   if (system) messages.push_back({"system", *system});
   messages.push_back({"user", text});
@@ -114,16 +124,18 @@ std::vector<int32_t> first_turn(const Tokenizer& tokenizer, const ChatTemplate& 
 }
 
 // Of a turn after an answer of the model's, which it ended itself or which was cut.
-std::vector<int32_t> next_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::string& text, bool ended) {
+std::vector<int32_t> next_turn(const Tokenizer& tokenizer, const ChatTemplate& style, const std::string& text,
+                               bool ended) {
   const ChatMessage message{"user", text};
   EncodeOptions options;
   options.add_bos = false;
   return tokenizer.encode(style.render_next({&message, 1}, ended), options);
 }
 
-void chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemplate& style, const std::optional<std::string>& system,
-          bool quiet) {
-  if (!quiet) fmt::print(stderr, "chat ({}); an empty line or Ctrl-D ends it, Ctrl-C ends an answer\n", style.name());
+void chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemplate& style,
+          const std::optional<std::string>& system, bool quiet) {
+  if (!quiet)
+    fmt::print(stderr, "chat ({}); an empty line or Ctrl-D ends it, Ctrl-C ends an answer\n", style.name());
   std::optional<Finish> answer;  // how the last one ended
   while (true) {
     fmt::print(stderr, "\n> ");
@@ -144,17 +156,21 @@ int run_main(const Arguments& args) {
   const auto since_start = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - program_start).count();
   };
-  CommandLine line("run", "Continue a text, or chat with --chat. Text goes to stdout as it comes, everything else to stderr.",
-                   "aprctl run model.gguf -p \"Once upon a time\" -n 100 --backend cuda");
+  CommandLine line(
+      "run",
+      "Continue a text, or chat with --chat. Text goes to stdout as it comes, everything else to stderr.",
+      "aprctl run model.gguf -p \"Once upon a time\" -n 100 --backend cuda");
   add_options(line);
   if (!line.parse(args)) return kExitOk;
   const bool json = line.flag("json"), quiet = line.flag("quiet");
   if (quiet) set_log_level(LogLevel::Warning);
   const GenerateOptions options = generate_options(line);
   const Sampler checked(options.sampler);  // bad sampling options are refused before the model is loaded
-  const auto text = line.flag("chat") && !line.has("prompt") && !line.has("file") && isatty(STDIN_FILENO) ? std::nullopt
-                                                                                                          : TextInput::read(line);
-  if (!text && !line.flag("chat")) throw usage_error("aprctl run: no prompt; give --prompt or --file, pipe it in, or use --chat");
+  const auto text = line.flag("chat") && !line.has("prompt") && !line.has("file") && isatty(STDIN_FILENO)
+                        ? std::nullopt
+                        : TextInput::read(line);
+  if (!text && !line.flag("chat"))
+    throw usage_error("aprctl run: no prompt; give --prompt or --file, pipe it in, or use --chat");
   if (!text && json) throw usage_error("aprctl run: --json needs a prompt");
 
   Engine engine(line);
@@ -163,7 +179,8 @@ int run_main(const Arguments& args) {
   std::optional<ChatTemplate> style;
   if (line.flag("chat")) {
     const auto named = line.find<std::string>("chat-template");
-    style = named ? ChatTemplate::by_name(*named, tokenizer->vocab()) : ChatTemplate::of_model(tokenizer->vocab());
+    style = named ? ChatTemplate::by_name(*named, tokenizer->vocab())
+                  : ChatTemplate::of_model(tokenizer->vocab());
   }
   const double load_seconds = since_start();
   log_info("{}", engine.resolved());

@@ -15,7 +15,8 @@ namespace apr::ctl {
 void TextInput::add(CommandLine& line) {
   namespace po = boost::program_options;
   line.options().add_options()("prompt,p", po::value<std::string>()->value_name("TEXT"), "the text")(
-      "file,f", po::value<std::string>()->value_name("FILE"), "read the text from a file (-: standard input)");
+      "file,f", po::value<std::string>()->value_name("FILE"),
+      "read the text from a file (-: standard input)");
 }
 
 std::optional<std::string> TextInput::read(const CommandLine& line) {

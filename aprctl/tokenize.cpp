@@ -24,7 +24,8 @@ int tokenize_main(const Arguments& args) {
   TextInput::add(line);
   line.options().add_options()("ids", po::bool_switch(), "print only the ids, on one line")(
       "no-bos", po::bool_switch(), "no beginning-of-text token in front, whatever the model asks for")(
-      "special", po::bool_switch(), "special tokens written in the text become those tokens; otherwise they are text")(
+      "special", po::bool_switch(),
+      "special tokens written in the text become those tokens; otherwise they are text")(
       "json", po::bool_switch(), "print JSON");
   if (!line.parse(args)) return kExitOk;
   const auto text = TextInput::read(line);

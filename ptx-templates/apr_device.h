@@ -153,7 +153,8 @@ APR_DEV void ask_ahead(const Ahead (&ranges)[kMaxAhead], uint32_t cta, uint32_t 
 #pragma unroll 1
   for (int r = 0; r < kMaxAhead; ++r) {
     // Neighbouring pieces go to different multiprocessors.
-    for (uint32_t at = (threadIdx.x * ctas + cta) * kPiece; at < ranges[r].bytes; at += kThreads * ctas * kPiece)
+    for (uint32_t at = (threadIdx.x * ctas + cta) * kPiece; at < ranges[r].bytes;
+         at += kThreads * ctas * kPiece)
       prefetch_l2(ranges[r].data + at, min(kPiece, ranges[r].bytes - at));
   }
 }

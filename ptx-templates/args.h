@@ -42,7 +42,7 @@ enum Input : int {
   kInputInt8 = 1,    // LinearArgs::xq (GEMV over the integer view)
   kInputF16 = 2,     // LinearArgs::xh (GEMM): one f16 term, W as one f16 term: for weights of at most 16 bits
   kInputBf16x2 = 3,  // two bf16 terms, W as two bf16 terms, three products: for weights of more than 16 bits
-  kInputF16x2 = 4  // two f16 terms, W as one: more exact than kInputF16 at twice the work
+  kInputF16x2 = 4    // two f16 terms, W as one: more exact than kInputF16 at twice the work
 };
 
 enum Output : int {  // of rms_norm and convert, and of a linear with kEpilogueSwiglu
@@ -153,8 +153,8 @@ struct LinearArgs {
   float* y[kMaxSegments];           // [M][y_stride]
   uint32_t y_stride[kMaxSegments];  // floats from row to row; also residual's (of segment 0)
   float w_scale[kMaxSegments];      // GEMM, f16: power of two that W is multiplied with, so that its largest
-                                // magnitude is below 2^15 (weight_range measures it); 16 serves weights of
-                                // ordinary size. A SwiGLU pair uses w_scale[0] for both
+      // magnitude is below 2^15 (weight_range measures it); 16 serves weights of
+      // ordinary size. A SwiGLU pair uses w_scale[0] for both
   ActInt8 yq;  // kOutputInt8 (gemv_int with kEpilogueSwiglu): the result, quantised for the next linear,
                // instead of y
   float eps;
@@ -228,10 +228,10 @@ struct AttentionArgs {
   uint32_t out_stride;
   uint16_t* k_cache;  // f16, this layer's [sequence][kKvHeads][n_ctx][kHeadDim]
   uint16_t* v_cache;
-  float* q_out;   // [M][kHeads * kHeadDim]: rope, rope_kv
-  float* out;     // [M][out_stride]: attention
-  void* scratch;  // LaunchShape::scratch_bytes
-  ActInt8 outq;   // kOutputInt8: the result, quantised for the next linear, instead of out
+  float* q_out;            // [M][kHeads * kHeadDim]: rope, rope_kv
+  float* out;              // [M][out_stride]: attention
+  void* scratch;           // LaunchShape::scratch_bytes
+  ActInt8 outq;            // kOutputInt8: the result, quantised for the next linear, instead of out
   Ahead ahead[kMaxAhead];  // attention: LaunchShape::ahead_bytes in all
 };
 

@@ -44,11 +44,11 @@ struct Shared {
 };
 }  // namespace apr::spec
 
-APR_LAUNCH = apr::launch_shape(apr::spec::kKvHeads * apr::spec::kSide, apr::spec::kSplits, apr::spec::kM,
-                               apr::spec::kThreads, sizeof(apr::spec::Shared), 0, apr::kLaunchPdl, 1,
-                               4 * (apr::spec::kCounters + apr::spec::kM * apr::spec::kHeads *
-                                                               apr::spec::kSplits * apr::spec::kPartial),
-                               apr::spec::ahead << 20);
+APR_LAUNCH = apr::launch_shape(
+    apr::spec::kKvHeads * apr::spec::kSide, apr::spec::kSplits, apr::spec::kM, apr::spec::kThreads,
+    sizeof(apr::spec::Shared), 0, apr::kLaunchPdl, 1,
+    4 * (apr::spec::kCounters + apr::spec::kM * apr::spec::kHeads * apr::spec::kSplits * apr::spec::kPartial),
+    apr::spec::ahead << 20);
 
 APR_KERNEL(apr::AttentionArgs, apr::spec::kThreads, 1) {
   using namespace apr;

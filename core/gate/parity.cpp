@@ -16,37 +16,56 @@ namespace apr {
 
 const char* to_string(ParityVerdict verdict) {
   switch (verdict) {
-    case ParityVerdict::Pass: return "pass";
-    case ParityVerdict::Fail: return "fail";
-    case ParityVerdict::NotRun: return "not-run";
+    case ParityVerdict::Pass:
+      return "pass";
+    case ParityVerdict::Fail:
+      return "fail";
+    case ParityVerdict::NotRun:
+      return "not-run";
   }
   return "?";
 }
 
 const char* to_string(ParityForm form) {
   switch (form) {
-    case ParityForm::Prefill: return "prefill";
-    case ParityForm::Few: return "few";
-    case ParityForm::SingleEager: return "single";
-    case ParityForm::SingleGraph: return "graph";
-    case ParityForm::Mixed: return "mixed";
+    case ParityForm::Prefill:
+      return "prefill";
+    case ParityForm::Few:
+      return "few";
+    case ParityForm::SingleEager:
+      return "single";
+    case ParityForm::SingleGraph:
+      return "graph";
+    case ParityForm::Mixed:
+      return "mixed";
   }
   return "?";
 }
 
 const char* to_string(ParityFault fault) {
   switch (fault) {
-    case ParityFault::None: return "none";
-    case ParityFault::NotFinite: return "not finite";
-    case ParityFault::Transposed: return "transposed or wrong layout";
-    case ParityFault::Sign: return "sign";
-    case ParityFault::Scale: return "scale";
-    case ParityFault::Position: return "position (rope, KV cache or attention)";
-    case ParityFault::Graph: return "graph";
-    case ParityFault::Batch: return "batch";
-    case ParityFault::State: return "state left by other tokens";
-    case ParityFault::Stage: return "stage";
-    case ParityFault::Precision: return "precision";
+    case ParityFault::None:
+      return "none";
+    case ParityFault::NotFinite:
+      return "not finite";
+    case ParityFault::Transposed:
+      return "transposed or wrong layout";
+    case ParityFault::Sign:
+      return "sign";
+    case ParityFault::Scale:
+      return "scale";
+    case ParityFault::Position:
+      return "position (rope, KV cache or attention)";
+    case ParityFault::Graph:
+      return "graph";
+    case ParityFault::Batch:
+      return "batch";
+    case ParityFault::State:
+      return "state left by other tokens";
+    case ParityFault::Stage:
+      return "stage";
+    case ParityFault::Precision:
+      return "precision";
   }
   return "?";
 }
@@ -103,12 +122,13 @@ double divergence(const float* reference, const float* device, uint32_t n) {
   };
   const double zr = log_sum(reference), zd = log_sum(device);
   double kl = 0;
-  for (uint32_t i = 0; i < n; ++i) kl += std::exp(reference[i] - zr) * ((reference[i] - zr) - (device[i] - zd));
+  for (uint32_t i = 0; i < n; ++i)
+    kl += std::exp(reference[i] - zr) * ((reference[i] - zr) - (device[i] - zd));
   return std::max(0.0, kl);  // next to nothing may come out below 0
 }
 
-ParityPosition compare(ParityForm form, uint32_t position, const float* reference, const float* device, uint32_t n,
-                       double tolerance) {
+ParityPosition compare(ParityForm form, uint32_t position, const float* reference, const float* device,
+                       uint32_t n, double tolerance) {
   const Moments r = moments(reference, n), d = moments(device, n);
   double error = 0, dot = 0, rr = 0, dd = 0, most = 0;
   for (uint32_t i = 0; i < n; ++i) {
@@ -126,13 +146,15 @@ ParityPosition compare(ParityForm form, uint32_t position, const float* referenc
   p.kl = divergence(reference, device, n);
   p.max_difference = most;
   p.reference_argmax = r.argmax, p.device_argmax = d.argmax;
-  p.argmax_gap = r.argmax >= 0 && d.argmax >= 0 ? static_cast<double>(reference[r.argmax]) - reference[d.argmax] : 0;
+  p.argmax_gap =
+      r.argmax >= 0 && d.argmax >= 0 ? static_cast<double>(reference[r.argmax]) - reference[d.argmax] : 0;
   p.reference_mean = r.mean, p.reference_deviation = r.deviation;
   p.device_mean = d.mean, p.device_deviation = d.deviation;
   // Another token may win only where the two were closer than the noise allows: 6 of its standard deviations, as the
   // difference of two logits.
   const double noise = std::sqrt(tolerance) * r.deviation;
-  p.pass = std::isfinite(p.nmse) && p.nmse <= tolerance && d.argmax >= 0 && p.argmax_gap <= 6.0 * std::sqrt(2.0) * noise;
+  p.pass = std::isfinite(p.nmse) && p.nmse <= tolerance && d.argmax >= 0 &&
+           p.argmax_gap <= 6.0 * std::sqrt(2.0) * noise;
   return p;
 }
 
@@ -154,10 +176,13 @@ struct Bits {
 
 ParityFault classify(const ParityReport& report, const Bits& bits) {
   const bool prefill = all_pass(report, ParityForm::Prefill), few = all_pass(report, ParityForm::Few);
-  const bool eager = all_pass(report, ParityForm::SingleEager), graph = all_pass(report, ParityForm::SingleGraph);
+  const bool eager = all_pass(report, ParityForm::SingleEager),
+             graph = all_pass(report, ParityForm::SingleGraph);
   const bool mixed = all_pass(report, ParityForm::Mixed);
   if (prefill && few && eager && graph && mixed) {
-    return bits.graph_differs ? ParityFault::Graph : bits.repeat_differs ? ParityFault::State : ParityFault::None;
+    return bits.graph_differs    ? ParityFault::Graph
+           : bits.repeat_differs ? ParityFault::State
+                                 : ParityFault::None;
   }
   double cosine = 0, ratio = 0;
   size_t failing = 0, zero_fails = 0, later_fails = 0;
@@ -177,7 +202,8 @@ ParityFault classify(const ParityReport& report, const Bits& bits) {
   if (cosine < -0.9) return ParityFault::Sign;
   if (zero_fails == 0 && later_fails > 0) return ParityFault::Position;
   if (cosine > 0.98 && (ratio > 1.05 || ratio < 0.95)) return ParityFault::Scale;
-  if (const ParityPosition* first = first_of(report, ParityForm::SingleEager); first != nullptr && std::fabs(first->cosine) < 0.5)
+  if (const ParityPosition* first = first_of(report, ParityForm::SingleEager);
+      first != nullptr && std::fabs(first->cosine) < 0.5)
     return ParityFault::Transposed;
   return ParityFault::Precision;
 }
@@ -191,10 +217,13 @@ void collect_differences(ParityReport& report, ParityForm form, const std::vecto
     return std::isnan(v) ? static_cast<double>(INFINITY) : v;
   };
   for (size_t i = 0; i < device.size(); ++i) {
-    const ParityDifference d = {form, static_cast<uint32_t>(i / n_vocab), static_cast<int32_t>(i % n_vocab), reference[i], device[i]};
+    const ParityDifference d = {form, static_cast<uint32_t>(i / n_vocab), static_cast<int32_t>(i % n_vocab),
+                                reference[i], device[i]};
     std::vector<ParityDifference>& kept = report.differences;
     if (kept.size() == kKept && size(d) <= size(kept.back())) continue;
-    kept.insert(std::upper_bound(kept.begin(), kept.end(), d, [&](const auto& a, const auto& b) { return size(a) > size(b); }), d);
+    kept.insert(std::upper_bound(kept.begin(), kept.end(), d,
+                                 [&](const auto& a, const auto& b) { return size(a) > size(b); }),
+                d);
     if (kept.size() > kKept) kept.pop_back();
   }
 }
@@ -203,7 +232,8 @@ void collect_differences(ParityReport& report, ParityForm form, const std::vecto
 
 ParityReport run_parity(const ParityRequest& request) {
   const auto start = std::chrono::steady_clock::now();
-  if (request.tokens.size() < 2) throw Error("the parity gate needs a prompt of at least 2 tokens, not {}", request.tokens.size());
+  if (request.tokens.size() < 2)
+    throw Error("the parity gate needs a prompt of at least 2 tokens, not {}", request.tokens.size());
   const uint32_t n_vocab = request.plan->n_vocab;
   ParityReport report;
   report.tolerance = parity_tolerance(*request.plan, request.reference_precise, request.device_precise);
@@ -215,7 +245,8 @@ ParityReport run_parity(const ParityRequest& request) {
     return report;
   }
   if (std::any_of(reference.begin(), reference.end(), [](float v) { return !std::isfinite(v); })) {
-    report.reason = "the reference itself has NaN or infinity: the model's weights or its backend are at fault";
+    report.reason =
+        "the reference itself has NaN or infinity: the model's weights or its backend are at fault";
     return report;
   }
 
@@ -227,21 +258,29 @@ ParityReport run_parity(const ParityRequest& request) {
   };
   const char* running = "prefill";
   try {
-    for (const ParityForm form : {ParityForm::Prefill, ParityForm::Few, ParityForm::SingleEager, ParityForm::SingleGraph, ParityForm::Mixed}) {
+    for (const ParityForm form : {ParityForm::Prefill, ParityForm::Few, ParityForm::SingleEager,
+                                  ParityForm::SingleGraph, ParityForm::Mixed}) {
       running = to_string(form);
       device_side.scramble();
       std::vector<float> device = device_side.run(form);
       for (uint32_t i = 0; i < request.tokens.size(); ++i)
-        report.positions.push_back(compare(form, i, reference.data() + size_t{i} * n_vocab, device.data() + size_t{i} * n_vocab, n_vocab,
-                                           report.tolerance));
+        report.positions.push_back(compare(form, i, reference.data() + size_t{i} * n_vocab,
+                                           device.data() + size_t{i} * n_vocab, n_vocab, report.tolerance));
       collect_differences(report, form, reference, device, n_vocab);
       switch (form) {
-        case ParityForm::Prefill: first = std::move(device); break;
-        case ParityForm::SingleEager: eager = std::move(device); break;
+        case ParityForm::Prefill:
+          first = std::move(device);
+          break;
+        case ParityForm::SingleEager:
+          eager = std::move(device);
+          break;
         // The same kernels on the same data: any difference is a fault of the capture, however small.
-        case ParityForm::SingleGraph: bits.graph_differs = !same_bits(eager, device); break;
+        case ParityForm::SingleGraph:
+          bits.graph_differs = !same_bits(eager, device);
+          break;
         case ParityForm::Few:
-        case ParityForm::Mixed: break;
+        case ParityForm::Mixed:
+          break;
       }
     }
     running = "repeated prefill";
@@ -260,14 +299,17 @@ ParityReport run_parity(const ParityRequest& request) {
   report.worst_nmse = worst->nmse;
   report.fault = classify(report, bits);
   report.verdict = report.fault == ParityFault::None ? ParityVerdict::Pass : ParityVerdict::Fail;
-  const std::string place = fmt::format("worst at {} position {}: nmse {:.1e} (bound {:.1e}), cosine {:.6f}", to_string(worst->form),
-                                        worst->position, worst->nmse, report.tolerance, worst->cosine);
+  const std::string place =
+      fmt::format("worst at {} position {}: nmse {:.1e} (bound {:.1e}), cosine {:.6f}",
+                  to_string(worst->form), worst->position, worst->nmse, report.tolerance, worst->cosine);
   if (report.verdict == ParityVerdict::Pass)
     report.reason = place;
   else if (bits.graph_differs && report.fault == ParityFault::Graph)
     report.reason = "the captured graph gives other bits than its kernels launched one by one; " + place;
   else if (report.fault == ParityFault::State)
-    report.reason = "the same prompt gives other bits after other tokens have been at its positions: something is read that was not written";
+    report.reason =
+        "the same prompt gives other bits after other tokens have been at its positions: something is read "
+        "that was not written";
   else
     report.reason = fmt::format("looks like: {}; {}", to_string(report.fault), place);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

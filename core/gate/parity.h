@@ -31,16 +31,16 @@ enum class ParityForm {
 // What the differences look like. A guess that tells where to look first; the verdict does not depend on it.
 enum class ParityFault {
   None,
-  NotFinite,   // NaN or infinity on the device
+  NotFinite,  // NaN or infinity on the device
   Transposed,  // unrelated to the reference from the first position on: a weight read in a wrong layout or transposed
-  Sign,        // the negative of the reference
-  Scale,       // the reference times a constant
-  Position,    // right at position 0, wrong after it: rope, KV cache or attention
-  Graph,       // the graph's bits differ from those of the same kernels launched one by one
-  Batch,       // right token by token, wrong as a batch
-  State,       // the same tokens give other bits after others have been there
-  Stage,       // logits agree, but a stage is not what its inputs make it
-  Precision,   // alike, but further apart than rounding explains
+  Sign,       // the negative of the reference
+  Scale,      // the reference times a constant
+  Position,   // right at position 0, wrong after it: rope, KV cache or attention
+  Graph,      // the graph's bits differ from those of the same kernels launched one by one
+  Batch,      // right token by token, wrong as a batch
+  State,      // the same tokens give other bits after others have been there
+  Stage,      // logits agree, but a stage is not what its inputs make it
+  Precision,  // alike, but further apart than rounding explains
 };
 
 const char* to_string(ParityVerdict verdict);
@@ -49,7 +49,8 @@ const char* to_string(ParityFault fault);
 
 struct ParitySide {
   const apr_backend* backend;
-  apr_session* session;  // n_batch and n_ctx at least the number of tokens; sequence 0 is used and left empty of meaning
+  apr_session*
+      session;  // n_batch and n_ctx at least the number of tokens; sequence 0 is used and left empty of meaning
 };
 
 struct ParityRequest {
@@ -68,7 +69,8 @@ struct ParityPosition {
   bool pass;
   double nmse;    // sum (device - reference)^2 / sum (reference - mean of reference)^2
   double cosine;  // of the two rows
-  double kl;      // Kullback-Leibler divergence of the device's distribution of the next token from the reference's, in nats
+  double
+      kl;  // Kullback-Leibler divergence of the device's distribution of the next token from the reference's, in nats
   double max_difference;  // largest |device - reference|
   int32_t reference_argmax;
   int32_t device_argmax;
@@ -88,28 +90,28 @@ struct ParityDifference {
 // One stage, judged by its own inputs (core/gate/stage_check.h).
 struct StageVerdict {
   std::string stage;
-  uint32_t op = 0;                   // index into the plan's operations
+  uint32_t op = 0;  // index into the plan's operations
   ParityForm form = ParityForm::Prefill;
   bool pass = true;
-  std::vector<std::string> group;    // the stages that lie between the last reported ones and this, itself last
-  std::string weight, format;        // of the group's linears and embeddings, joined by " + "; "" for none
-  uint32_t rows = 0;                 // positions that were judged
-  double error = 0;                  // root of sum d^2 / sum expected^2
-  double bound = 0;                  // what it may be
-  double worst_deviations = 0;       // largest |d| in standard deviations of that element's rounding
+  std::vector<std::string> group;  // the stages that lie between the last reported ones and this, itself last
+  std::string weight, format;      // of the group's linears and embeddings, joined by " + "; "" for none
+  uint32_t rows = 0;               // positions that were judged
+  double error = 0;                // root of sum d^2 / sum expected^2
+  double bound = 0;                // what it may be
+  double worst_deviations = 0;     // largest |d| in standard deviations of that element's rounding
   int32_t worst_position = 0;
   uint32_t worst_column = 0;
   double worst_expected = 0, worst_got = 0;
-  double factor = 1;                 // by which a linear's result is too large as a whole
-  double factor_bound = 0;           // how far from 1 rounding may bring it; 0: not judged
-  std::string looks_like;            // of a failure
+  double factor = 1;        // by which a linear's result is too large as a whole
+  double factor_bound = 0;  // how far from 1 rounding may bring it; 0: not judged
+  std::string looks_like;   // of a failure
 };
 
 struct ParityReport {
   ParityVerdict verdict = ParityVerdict::NotRun;
   ParityFault fault = ParityFault::None;
-  std::string reason;                         // one line: why it failed, or was not run; for a pass, the worst position
-  double tolerance = 0;                       // bound on nmse
+  std::string reason;    // one line: why it failed, or was not run; for a pass, the worst position
+  double tolerance = 0;  // bound on nmse
   double worst_nmse = 0;
   double worst_cosine = 1;
   std::vector<ParityPosition> positions;      // by form, then position
@@ -154,6 +156,7 @@ std::string kernels_hash(const apr_backend& backend, apr_session* session);
 std::optional<std::string> find_receipt(const std::string& folder, const ParityIdentity& identity);
 // Writes the receipt of a pass under folder, which is made when missing. Returns the file's path, or "" when it cannot be
 // written (a read-only disk): then the gate simply runs again next time.
-std::string write_receipt(const std::string& folder, const ParityIdentity& identity, const ParityReport& report);
+std::string write_receipt(const std::string& folder, const ParityIdentity& identity,
+                          const ParityReport& report);
 
 }  // namespace apr

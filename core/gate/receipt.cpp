@@ -31,7 +31,7 @@ std::string receipt_path(const std::string& folder, const ParityIdentity& identi
 
 std::string cheap_file_identity(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat s{};
+  struct stat s {};
   if (fd < 0 || ::fstat(fd, &s) != 0) {
     const int reason = errno;
     if (fd >= 0) ::close(fd);
@@ -47,7 +47,8 @@ std::string cheap_file_identity(const std::string& path) {
   }
   ::close(fd);
   head.resize(done);
-  return fmt::format("{} bytes, modified {}.{:09}, head {}", s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec, sha256_hex(head));
+  return fmt::format("{} bytes, modified {}.{:09}, head {}", s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec,
+                     sha256_hex(head));
 }
 
 std::string file_hash(const std::string& path) { return sha256_file(path); }
@@ -56,13 +57,16 @@ std::string kernels_hash(const apr_backend& backend, apr_session* session) {
   apr_error error = {sizeof(apr_error), {}};
   apr_session_info info{};
   info.struct_size = sizeof info;
-  if (backend.session_info(session, &info, &error) != APR_OK) throw Error("{}: {}", backend.name, error.message);
+  if (backend.session_info(session, &info, &error) != APR_OK)
+    throw Error("{}: {}", backend.name, error.message);
   Sha256 hash;
   for (uint32_t i = 0; i < info.n_kernels; ++i) {
     apr_kernel_info kernel{};
     kernel.struct_size = sizeof kernel;
-    if (backend.kernel(session, i, &kernel, &error) != APR_OK) throw Error("{}: {}", backend.name, error.message);
-    for (const char* text : {kernel.stage, kernel.weight, kernel.format, kernel.layout, kernel.kernel, kernel.config}) {
+    if (backend.kernel(session, i, &kernel, &error) != APR_OK)
+      throw Error("{}: {}", backend.name, error.message);
+    for (const char* text :
+         {kernel.stage, kernel.weight, kernel.format, kernel.layout, kernel.kernel, kernel.config}) {
       hash.update(fmt::format("{}:", std::strlen(text)));
       hash.update(text);
     }
@@ -76,22 +80,22 @@ std::optional<std::string> find_receipt(const std::string& folder, const ParityI
   if (!in || !(text << in.rdbuf())) return std::nullopt;
   const nlohmann::json receipt = nlohmann::json::parse(text.str(), nullptr, false);
   // The identity is in the file as well as in its name, so a copied or edited receipt says nothing.
-  if (!receipt.is_object() || !receipt.contains("identity") || receipt["identity"] != to_json(identity)) return std::nullopt;
+  if (!receipt.is_object() || !receipt.contains("identity") || receipt["identity"] != to_json(identity))
+    return std::nullopt;
   return text.str();
 }
 
-std::string write_receipt(const std::string& folder, const ParityIdentity& identity, const ParityReport& report) {
+std::string write_receipt(const std::string& folder, const ParityIdentity& identity,
+                          const ParityReport& report) {
   if (report.verdict != ParityVerdict::Pass) throw Error("only a pass has a receipt");
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   const std::string path = receipt_path(folder, identity), fresh = fmt::format("{}.{}", path, ::getpid());
-  const nlohmann::json receipt = {{"verdict", to_string(report.verdict)},
-                                  {"when", static_cast<int64_t>(std::time(nullptr))},
-                                  {"worst_nmse", report.worst_nmse},
-                                  {"worst_cosine", report.worst_cosine},
-                                  {"tolerance", report.tolerance},
-                                  {"compared", report.positions.size()},
-                                  {"identity", to_json(identity)}};
+  const nlohmann::json receipt = {
+      {"verdict", to_string(report.verdict)}, {"when", static_cast<int64_t>(std::time(nullptr))},
+      {"worst_nmse", report.worst_nmse},      {"worst_cosine", report.worst_cosine},
+      {"tolerance", report.tolerance},        {"compared", report.positions.size()},
+      {"identity", to_json(identity)}};
   {
     std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
     out << receipt.dump(2) << "\n";

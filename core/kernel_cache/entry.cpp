@@ -22,8 +22,9 @@ struct Part {
   const char* file;
   std::string BuiltKernel::*text;
 };
-constexpr Part kParts[] = {
-    {"kernel.cubin", &BuiltKernel::cubin}, {"kernel.ptx", &BuiltKernel::ptx}, {"kernel.cu", &BuiltKernel::source}};
+constexpr Part kParts[] = {{"kernel.cubin", &BuiltKernel::cubin},
+                           {"kernel.ptx", &BuiltKernel::ptx},
+                           {"kernel.cu", &BuiltKernel::source}};
 
 void write_file(const std::string& path, const std::string& text) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -48,7 +49,7 @@ std::optional<std::string> read_file(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
   std::string text;
-  struct stat s{};
+  struct stat s {};
   if (::fstat(fd, &s) == 0 && S_ISREG(s.st_mode)) {
     text.resize(static_cast<size_t>(s.st_size));
     size_t done = 0;
@@ -72,7 +73,7 @@ std::string checksum_of(Json manifest) {
 
 std::optional<CacheEntry> read_manifest(const std::string& folder, const std::string& key, Json& manifest) {
   const std::string path = folder + "/" + kManifest;
-  struct stat s{};
+  struct stat s {};
   if (::stat(folder.c_str(), &s) != 0) return std::nullopt;
   CacheEntry entry{};
   entry.key = key;
@@ -85,7 +86,8 @@ std::optional<CacheEntry> read_manifest(const std::string& folder, const std::st
   entry.bytes = text->size();
   if (::stat(path.c_str(), &s) == 0) entry.used = s.st_mtime;
   manifest = Json::parse(*text, nullptr, false);
-  if (!manifest.is_object() || !manifest.contains("checksum") || manifest["checksum"] != checksum_of(manifest)) {
+  if (!manifest.is_object() || !manifest.contains("checksum") ||
+      manifest["checksum"] != checksum_of(manifest)) {
     entry.damage = "manifest.json is damaged";
     return entry;
   }
@@ -100,7 +102,8 @@ std::optional<CacheEntry> read_manifest(const std::string& folder, const std::st
 
 }  // namespace
 
-void write_entry(const std::string& folder, const std::string& key, const BuiltKernel& kernel, const std::string& compiler) {
+void write_entry(const std::string& folder, const std::string& key, const BuiltKernel& kernel,
+                 const std::string& compiler) {
   Json files = Json::object();
   for (const Part& part : kParts) {
     const std::string& text = kernel.*part.text;

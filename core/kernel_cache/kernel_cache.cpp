@@ -57,7 +57,8 @@ class KeyLock {
         ::close(fd);
         return busy ? Outcome::Busy : Outcome::Impossible;  // a file system without locks
       }
-      struct stat held{}, named{};
+      struct stat held {
+      }, named{};
       if (::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
           held.st_dev == named.st_dev) {
         fd_ = fd;
@@ -79,7 +80,8 @@ void for_each_entry(const std::string& folder, const Visit& visit) {
   for (fs::directory_iterator outer(folder, code), end; !code && outer != end; outer.increment(code)) {
     if (!is_hex(outer->path().filename().string(), 2)) continue;
     std::error_code inner_code;
-    for (fs::directory_iterator inner(outer->path(), inner_code); !inner_code && inner != end; inner.increment(inner_code)) {
+    for (fs::directory_iterator inner(outer->path(), inner_code); !inner_code && inner != end;
+         inner.increment(inner_code)) {
       const std::string key = inner->path().filename().string();
       if (is_hex(key, 64)) visit(key, inner->path().string());
     }
@@ -98,8 +100,9 @@ uint64_t folder_bytes(const fs::path& folder) {
 }
 
 void sort_newest_first(std::vector<CacheEntry>& entries) {
-  std::sort(entries.begin(), entries.end(),
-            [](const CacheEntry& a, const CacheEntry& b) { return a.used != b.used ? a.used > b.used : a.key < b.key; });
+  std::sort(entries.begin(), entries.end(), [](const CacheEntry& a, const CacheEntry& b) {
+    return a.used != b.used ? a.used > b.used : a.key < b.key;
+  });
 }
 
 }  // namespace
@@ -149,7 +152,8 @@ void KernelCache::quarantine(const std::string& key, const std::string& damage) 
   // One place per key: the newest damage replaces an older one.
   fs::remove_all(aside + "/" + key, code);
   fs::rename(entry_folder(key), aside + "/" + key, code);
-  say(fmt::format("kernel cache: entry {} is damaged ({}); {}, and the kernel is built again", key.substr(0, 12), damage,
+  say(fmt::format("kernel cache: entry {} is damaged ({}); {}, and the kernel is built again",
+                  key.substr(0, 12), damage,
                   code ? "it could not be set aside (" + code.message() + ")" : "set aside in " + aside));
 }
 
@@ -176,7 +180,8 @@ void KernelCache::publish(const std::string& key, const BuiltKernel& kernel) {
   evict();
 }
 
-KernelCache::Result KernelCache::get(const std::string& key, const std::function<BuiltKernel()>& build, bool wait) {
+KernelCache::Result KernelCache::get(const std::string& key, const std::function<BuiltKernel()>& build,
+                                     bool wait) {
   if (!is_hex(key, 64)) throw Error("kernel cache: '{}' is not a key", key);
   if (std::optional<BuiltKernel> kernel = read(key)) return {Source::Cached, std::move(*kernel)};
   bool writable;
@@ -190,8 +195,10 @@ KernelCache::Result KernelCache::get(const std::string& key, const std::function
   fs::create_directories(locks, code);
   KeyLock lock;
   switch (lock.acquire(locks + "/" + key, wait)) {
-    case KeyLock::Outcome::Held: break;
-    case KeyLock::Outcome::Busy: return {Source::Busy, {}};
+    case KeyLock::Outcome::Held:
+      break;
+    case KeyLock::Outcome::Busy:
+      return {Source::Busy, {}};
     case KeyLock::Outcome::Impossible:
       give_up(fmt::format("{}: {}", locks, code ? code.message() : std::strerror(errno)));
       return {Source::Built, build()};
@@ -223,7 +230,8 @@ void KernelCache::evict() {
 std::vector<CacheEntry> KernelCache::list() const {
   std::vector<CacheEntry> entries;
   for_each_entry(options_.folder, [&](const std::string& key, const std::string& folder) {
-    if (std::optional<CacheEntry> entry = kernel_cache::stat_entry(folder, key)) entries.push_back(std::move(*entry));
+    if (std::optional<CacheEntry> entry = kernel_cache::stat_entry(folder, key))
+      entries.push_back(std::move(*entry));
   });
   sort_newest_first(entries);
   return entries;
@@ -249,7 +257,8 @@ KernelCache::Cleared KernelCache::clear(bool damaged_only) {
   for (const CacheEntry& entry : damaged_only ? verify() : list())
     if (!damaged_only || !entry.damage.empty()) remove(entry_folder(entry.key));
   std::error_code code;
-  for (fs::directory_iterator it(options_.folder + "/" + kDamaged, code), end; !code && it != end; it.increment(code))
+  for (fs::directory_iterator it(options_.folder + "/" + kDamaged, code), end; !code && it != end;
+       it.increment(code))
     remove(it->path());
   // What a killed process left half-written: nobody reads it, and nobody else writes there any more.
   if (!damaged_only) fs::remove_all(options_.folder + "/" + kNew, code);
@@ -257,8 +266,10 @@ KernelCache::Cleared KernelCache::clear(bool damaged_only) {
 }
 
 std::string user_cache_folder(const std::string& name) {
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && xdg[0] == '/') return std::string(xdg) + "/apr/" + name;
-  if (const char* home = std::getenv("HOME"); home != nullptr && home[0] == '/') return std::string(home) + "/.cache/apr/" + name;
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && xdg[0] == '/')
+    return std::string(xdg) + "/apr/" + name;
+  if (const char* home = std::getenv("HOME"); home != nullptr && home[0] == '/')
+    return std::string(home) + "/.cache/apr/" + name;
   return "";
 }
 

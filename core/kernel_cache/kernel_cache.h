@@ -24,28 +24,28 @@ constexpr uint64_t kDefaultCacheBytes = 512ull << 20;
 
 // What a compiler made of one specialised source.
 struct BuiltKernel {
-  std::string cubin;    // empty for a kernel that the driver compiles from PTX
+  std::string cubin;  // empty for a kernel that the driver compiles from PTX
   std::string ptx;
   std::string source;
   std::string summary;  // one line for people: "gemv_int q4_k n=3584 k=3584 sm_90a"
 };
 
 struct CacheEntry {
-  std::string key;      // 64 hex digits
+  std::string key;  // 64 hex digits
   std::string summary;
-  std::string compiler; // "NVRTC 13.0"
-  uint64_t bytes;       // of all its files
-  int64_t created;      // seconds since 1970
-  int64_t used;         // seconds since 1970, last
-  std::string damage;   // from verify: what is wrong, "" when nothing is
+  std::string compiler;  // "NVRTC 13.0"
+  uint64_t bytes;        // of all its files
+  int64_t created;       // seconds since 1970
+  int64_t used;          // seconds since 1970, last
+  std::string damage;    // from verify: what is wrong, "" when nothing is
 };
 
 class KernelCache {
  public:
   struct Options {
-    std::string folder;                        // absolute; made when it is missing. "" = memory only
-    uint64_t max_bytes = kDefaultCacheBytes;   // 0 = no bound
-    std::string compiler;                      // recorded in manifests
+    std::string folder;                           // absolute; made when it is missing. "" = memory only
+    uint64_t max_bytes = kDefaultCacheBytes;      // 0 = no bound
+    std::string compiler;                         // recorded in manifests
     std::function<void(const std::string&)> say;  // warnings; may be called from any thread [nullable]
   };
 
@@ -84,7 +84,7 @@ class KernelCache {
   std::string entry_folder(const std::string& key) const;
 
   Options options_;
-  std::mutex mutex_;          // guards writable_
+  std::mutex mutex_;  // guards writable_
   bool writable_ = true;
 };
 

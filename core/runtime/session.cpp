@@ -93,8 +93,8 @@ void Session::step(const apr_batch& batch, apr_step_output& output) {
   if (dump_) dump_->end_step();
 }
 
-void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Want want,
-                         float* logits, int32_t* argmax) {
+void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags,
+                         Want want, float* logits, int32_t* argmax) {
   if (tokens.empty()) throw Error("a step needs at least one token");
   std::vector<int32_t> positions(n_batch_), sequences(n_batch_, sequence);
   std::vector<uint8_t> wanted(n_batch_, want == Want::AllLogits ? 1 : 0);
@@ -114,30 +114,41 @@ void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t
     apr_step_output output{};
     output.struct_size = sizeof output;
     switch (want) {
-      case Want::LastLogits: output.logits = last ? logits : nullptr; break;
-      case Want::AllLogits: output.logits = logits + begin * n_vocab_; break;
-      case Want::LastArgmax: output.argmax = last ? argmax : nullptr; break;
+      case Want::LastLogits:
+        output.logits = last ? logits : nullptr;
+        break;
+      case Want::AllLogits:
+        output.logits = logits + begin * n_vocab_;
+        break;
+      case Want::LastArgmax:
+        output.argmax = last ? argmax : nullptr;
+        break;
     }
     step(batch, output);
   }
 }
 
-std::vector<float> Session::feed(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags) {
+std::vector<float> Session::feed(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
+                                 uint32_t flags) {
   std::vector<float> logits(n_vocab_);
   feed_steps(tokens, first, sequence, flags, Want::LastLogits, logits.data(), nullptr);
   return logits;
 }
 
-std::vector<float> Session::feed_all(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags) {
+std::vector<float> Session::feed_all(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
+                                     uint32_t flags) {
   std::vector<float> logits(tokens.size() * n_vocab_);
   feed_steps(tokens, first, sequence, flags, Want::AllLogits, logits.data(), nullptr);
   return logits;
 }
 
-int32_t Session::feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags) {
+int32_t Session::feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
+                             uint32_t flags) {
   int32_t argmax = -1;
   feed_steps(tokens, first, sequence, flags, Want::LastArgmax, nullptr, &argmax);
-  if (argmax < 0) throw Error("backend {}: the logits after position {} are NaN", backend_->name, first + static_cast<int32_t>(tokens.size()) - 1);
+  if (argmax < 0)
+    throw Error("backend {}: the logits after position {} are NaN", backend_->name,
+                first + static_cast<int32_t>(tokens.size()) - 1);
   return argmax;
 }
 
@@ -151,9 +162,8 @@ void Session::dump_stages(std::unique_ptr<StageDump> dump) {
 void Session::tap(TapFn fn) {
   dump_ = nullptr;
   tap_ = fn ? std::make_unique<TapFn>(std::move(fn)) : nullptr;
-  const apr_tap_fn forward = [](void* user, const char* stage, const float* data, uint32_t rows, uint32_t width) {
-    (*static_cast<TapFn*>(user))(stage, data, rows, width);
-  };
+  const apr_tap_fn forward = [](void* user, const char* stage, const float* data, uint32_t rows,
+                                uint32_t width) { (*static_cast<TapFn*>(user))(stage, data, rows, width); };
   apr_error error = empty_error();
   check(backend_->tap(session_.get(), tap_ ? forward : nullptr, tap_.get(), &error), error, *backend_);
 }

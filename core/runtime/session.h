@@ -63,11 +63,14 @@ class Session {
 
   // Tokens at positions first, first + 1, ... of one sequence, in as many steps as n_batch demands.
   // Logits of the last token only: [vocab].
-  std::vector<float> feed(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0, uint32_t flags = 0);
+  std::vector<float> feed(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0,
+                          uint32_t flags = 0);
   // The same, with the logits of every token: [tokens][vocab].
-  std::vector<float> feed_all(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0, uint32_t flags = 0);
+  std::vector<float> feed_all(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0,
+                              uint32_t flags = 0);
   // The same, with only the index of the last token's largest logit; nothing else leaves the device.
-  int32_t feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0, uint32_t flags = 0);
+  int32_t feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0,
+                      uint32_t flags = 0);
   // One step exactly as given.
   void step(const apr_batch& batch, apr_step_output& output);
 
@@ -82,8 +85,8 @@ class Session {
 
  private:
   enum class Want { LastLogits, AllLogits, LastArgmax };
-  void feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Want want, float* logits,
-                  int32_t* argmax);
+  void feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Want want,
+                  float* logits, int32_t* argmax);
 
   const apr_backend* backend_;
   uint32_t n_vocab_, n_batch_, n_ctx_;

@@ -51,8 +51,9 @@ typedef struct apr_error {
 
 /* One named setting that crosses the waist as text: a probe, an option. */
 typedef struct apr_setting {
-  const char* key;   /* "kernel_cache", "no_graph": see the documentation of who reads it */
-  const char* value; /* "1", "/path": an unknown key is ignored, a bad value is APR_INVALID with the good ones */
+  const char* key; /* "kernel_cache", "no_graph": see the documentation of who reads it */
+  const char*
+      value; /* "1", "/path": an unknown key is ignored, a bad value is APR_INVALID with the good ones */
 } apr_setting;
 
 typedef struct apr_quant_format apr_quant_format; /* quant.h */
@@ -65,10 +66,10 @@ typedef struct apr_plugin {
   uint32_t abi_minor; /* APR_ABI_MINOR as compiled */
   const char* name;   /* as in plugin.toml */
   const char* version;
-  const char* license;                      /* SPDX expression */
-  const apr_quant_format* const* formats;   /* [n_formats] [nullable when 0] */
+  const char* license;                    /* SPDX expression */
+  const apr_quant_format* const* formats; /* [n_formats] [nullable when 0] */
   uint32_t n_formats;
-  const apr_backend* const* backends;       /* [n_backends] [nullable when 0] */
+  const apr_backend* const* backends; /* [n_backends] [nullable when 0] */
   uint32_t n_backends;
 } apr_plugin;
 
@@ -78,6 +79,6 @@ typedef struct apr_plugin {
 
 /* Every plugin defines:  APR_PLUGIN_ENTRY = { sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "name", ... };  */
 #define APR_PLUGIN_SYMBOL "apr_plugin_entry"
-#define APR_PLUGIN_ENTRY                                    \
+#define APR_PLUGIN_ENTRY                                     \
   APR_EXTERN_C APR_EXPORT const apr_plugin apr_plugin_entry; \
   const apr_plugin apr_plugin_entry

@@ -33,11 +33,11 @@ typedef void (*apr_log_fn)(void* user, int level, const char* message);
 
 typedef struct apr_device_options {
   uint32_t struct_size;
-  uint32_t index;               /* of the device, as counted by `devices` */
-  uint32_t threads;             /* CPU: worker threads, 0 = physical cores; others: threads for compilation */
-  const apr_setting* settings;  /* [n_settings]; documented by each backend */
+  uint32_t index;              /* of the device, as counted by `devices` */
+  uint32_t threads;            /* CPU: worker threads, 0 = physical cores; others: threads for compilation */
+  const apr_setting* settings; /* [n_settings]; documented by each backend */
   uint32_t n_settings;
-  apr_log_fn log;               /* [nullable] */
+  apr_log_fn log; /* [nullable] */
   void* log_user;
 } apr_device_options;
 
@@ -46,28 +46,30 @@ typedef struct apr_device_options {
 /* One parameter of a kernel, with the values that a rule may give it. */
 typedef struct apr_kernel_param {
   uint32_t struct_size;
-  const char* name;               /* "rows" */
-  const char* meaning;            /* one line */
-  const int64_t* values;          /* [n_values], ascending */
-  const char* const* value_names; /* [n_values] [nullable]: how people write the values ("avx2"); null: as numbers */
+  const char* name;      /* "rows" */
+  const char* meaning;   /* one line */
+  const int64_t* values; /* [n_values], ascending */
+  const char* const*
+      value_names; /* [n_values] [nullable]: how people write the values ("avx2"); null: as numbers */
   uint32_t n_values;
-  int64_t preset;                 /* one of the values: what holds without a rule, unless the kernel knows better for a shape */
+  int64_t
+      preset; /* one of the values: what holds without a rule, unless the kernel knows better for a shape */
 } apr_kernel_param;
 
 /* A kernel that a backend can choose, before it is specialised. */
 typedef struct apr_kernel_template {
   uint32_t struct_size;
-  const char* name;    /* "gemv_int" */
-  const char* op;      /* "linear", "attention": what a rule calls it */
-  const char* view;    /* "int", "float": which form of activations it eats; "none" */
-  const char* summary; /* one line */
-  const char* arch;    /* least architecture, "sm_80"; "" any */
-  const char* origin;  /* a file, or "built in" */
-  const char* hash;    /* of all that its code is made from: another hash, other code */
-  uint32_t m_min, m_max;        /* tokens that it serves, inclusive; m_max 0: no bound */
-  const char* const* layouts;   /* [n_layouts] of weights that it reads, in order of preference */
+  const char* name;           /* "gemv_int" */
+  const char* op;             /* "linear", "attention": what a rule calls it */
+  const char* view;           /* "int", "float": which form of activations it eats; "none" */
+  const char* summary;        /* one line */
+  const char* arch;           /* least architecture, "sm_80"; "" any */
+  const char* origin;         /* a file, or "built in" */
+  const char* hash;           /* of all that its code is made from: another hash, other code */
+  uint32_t m_min, m_max;      /* tokens that it serves, inclusive; m_max 0: no bound */
+  const char* const* layouts; /* [n_layouts] of weights that it reads, in order of preference */
   uint32_t n_layouts;
-  const char* const* formats;   /* [n_formats] weight formats that it is limited to; 0: any */
+  const char* const* formats; /* [n_formats] weight formats that it is limited to; 0: any */
   uint32_t n_formats;
   const apr_kernel_param* const* params; /* [n_params] */
   uint32_t n_params;
@@ -97,18 +99,20 @@ typedef struct apr_kernel_rule {
   uint32_t m[2];      /* least and most tokens, inclusive; {0, UINT32_MAX}: any */
   uint64_t n[2];      /* rows of the tensor */
   uint64_t k[2];      /* columns of the tensor */
-  const char* kernel; /* [nullable]: the backend's choice; else a template, and the rule matches only what that is made for */
+  const char*
+      kernel; /* [nullable]: the backend's choice; else a template, and the rule matches only what that is made for */
   const apr_rule_value* values; /* [n_values], of the template's parameters; only with a kernel */
   uint32_t n_values;
-  uint32_t forced;    /* 1: asked for by name. 0: a kernel that rounds activations is passed over in a precise session */
+  uint32_t
+      forced; /* 1: asked for by name. 0: a kernel that rounds activations is passed over in a precise session */
 } apr_kernel_rule;
 
 typedef struct apr_load_options {
   uint32_t struct_size;
-  uint32_t n_ctx;       /* positions of the KV cache of each sequence */
-  uint32_t n_sequences; /* independent sequences, >= 1 */
-  uint32_t n_batch;     /* most tokens in one step, >= 1 */
-  uint32_t precise;     /* 1: float activations everywhere, the form that results are judged by */
+  uint32_t n_ctx;           /* positions of the KV cache of each sequence */
+  uint32_t n_sequences;     /* independent sequences, >= 1 */
+  uint32_t n_batch;         /* most tokens in one step, >= 1 */
+  uint32_t precise;         /* 1: float activations everywhere, the form that results are judged by */
   apr_progress_fn progress; /* [nullable] */
   void* progress_user;
   const apr_kernel_rule* const* rules; /* [n_rules], first match wins; read during load only */
@@ -132,8 +136,9 @@ typedef struct apr_batch {
 /* Rows are the wanted tokens in batch order. */
 typedef struct apr_step_output {
   uint32_t struct_size;
-  float* logits;   /* [n_wanted][n_vocab] [nullable] */
-  int32_t* argmax; /* [n_wanted] [nullable]: index of the largest logit, the lowest index among equals; -1 for a NaN row */
+  float* logits; /* [n_wanted][n_vocab] [nullable] */
+  int32_t*
+      argmax; /* [n_wanted] [nullable]: index of the largest logit, the lowest index among equals; -1 for a NaN row */
 } apr_step_output;
 
 /* data [rows][width] floats, valid during the call. A backend that fused a stage away does not report it. */
@@ -142,20 +147,20 @@ typedef void (*apr_tap_fn)(void* user, const char* stage, const float* data, uin
 /* What was chosen for one operation at load. Strings live as long as the session. */
 typedef struct apr_kernel_info {
   uint32_t struct_size;
-  const char* stage;    /* of the operation, or of the first of a fused group */
-  const char* weight;   /* tensor name, "" for none */
-  const char* format;   /* "q4_k", "" for none */
-  const char* layout;   /* "row_major", "planar" */
-  const char* kernel;   /* template or function */
-  const char* config;   /* parameters, "rows=2 lanes=8" */
-  const char* reason;   /* the rule that chose it */
-  uint64_t bytes;       /* weight bytes that one launch reads of this tensor */
-  double microseconds;  /* of the last timed run, 0: not timed; a fused kernel's time is shared out by bytes */
-  const char* op;       /* "linear" */
-  const char* spec;     /* what was asked of the kernel; equal texts are equal demands */
-  const char* rule;     /* origin of the rule that matched, "" for none */
-  const char* rejected; /* candidates that were not taken, a line each: "gemv_float: eats the float view" */
-  uint64_t n, k;        /* of the tensor; of an operation without one: 0 and the columns that it works on */
+  const char* stage;   /* of the operation, or of the first of a fused group */
+  const char* weight;  /* tensor name, "" for none */
+  const char* format;  /* "q4_k", "" for none */
+  const char* layout;  /* "row_major", "planar" */
+  const char* kernel;  /* template or function */
+  const char* config;  /* parameters, "rows=2 lanes=8" */
+  const char* reason;  /* the rule that chose it */
+  uint64_t bytes;      /* weight bytes that one launch reads of this tensor */
+  double microseconds; /* of the last timed run, 0: not timed; a fused kernel's time is shared out by bytes */
+  const char* op;      /* "linear" */
+  const char* spec;    /* what was asked of the kernel; equal texts are equal demands */
+  const char* rule;    /* origin of the rule that matched, "" for none */
+  const char* rejected;  /* candidates that were not taken, a line each: "gemv_float: eats the float view" */
+  uint64_t n, k;         /* of the tensor; of an operation without one: 0 and the columns that it works on */
   uint32_t m_min, m_max; /* numbers of tokens that it serves in this session, inclusive */
   uint32_t launch;       /* entries of one fused kernel have the same number */
 } apr_kernel_info;
@@ -184,25 +189,27 @@ typedef struct apr_measurement {
   char config[128];    /* the parameters in force, as in apr_kernel_info.config */
   double microseconds; /* of one launch, caches cold: median of the repetitions */
   double spread;       /* half the distance between the quartiles, in microseconds */
-  double error;        /* sum (result - reference)^2 / sum reference^2 against the session's own kernel; 0 for itself */
-  uint64_t bytes;      /* weight bytes that a launch reads */
+  double
+      error; /* sum (result - reference)^2 / sum reference^2 against the session's own kernel; 0 for itself */
+  uint64_t bytes; /* weight bytes that a launch reads */
 } apr_measurement;
 
 typedef struct apr_session_info {
   uint32_t struct_size;
-  uint64_t weight_bytes;  /* held or mapped for weights, in the layouts in use */
+  uint64_t weight_bytes; /* held or mapped for weights, in the layouts in use */
   uint64_t kv_bytes;
   uint64_t scratch_bytes;
-  uint64_t token_bytes;   /* packed weight bytes (as in the file) that one decode step reads; the floor of its time */
-  uint64_t kv_token_bytes; /* KV bytes that a decode step reads per position of context */
-  uint32_t n_kernels;     /* for kernel() */
+  uint64_t
+      token_bytes; /* packed weight bytes (as in the file) that one decode step reads; the floor of its time */
+  uint64_t kv_token_bytes;        /* KV bytes that a decode step reads per position of context */
+  uint32_t n_kernels;             /* for kernel() */
   uint64_t dispatches_after_load; /* choices by type or shape made after load: 0 */
   uint64_t compiles_after_load;   /* kernels compiled after load: 0 */
-  double load_seconds;    /* whole load */
-  double compile_seconds; /* of it: compiling kernels */
-  double upload_seconds;  /* of it: moving and laying out weights */
-  uint32_t kernels_compiled; /* built in this load */
-  uint32_t kernels_cached;   /* taken from the cache */
+  double load_seconds;            /* whole load */
+  double compile_seconds;         /* of it: compiling kernels */
+  double upload_seconds;          /* of it: moving and laying out weights */
+  uint32_t kernels_compiled;      /* built in this load */
+  uint32_t kernels_cached;        /* taken from the cache */
 } apr_session_info;
 
 struct apr_backend {
@@ -220,8 +227,8 @@ struct apr_backend {
 
   /* Binds every weight to a kernel, lays weights out, allocates everything. After it, a step allocates nothing, chooses
    * nothing by type, and compiles nothing. */
-  apr_status (*load)(apr_device* device, const apr_plan* plan, const apr_load_options* options, apr_session** session,
-                     apr_error* error);
+  apr_status (*load)(apr_device* device, const apr_plan* plan, const apr_load_options* options,
+                     apr_session** session, apr_error* error);
   void (*unload)(apr_session* session);
   /* Returns when the outputs are written. */
   apr_status (*step)(apr_session* session, const apr_batch* batch, apr_step_output* output, apr_error* error);
@@ -232,16 +239,17 @@ struct apr_backend {
 
   /* From here on functions may be null.
    * The kernels that rules may name, one call of fn each; settings as for open. Needs no device. */
-  apr_status (*templates)(const apr_setting* settings, uint32_t n_settings, apr_kernel_template_fn fn, void* user,
-                          apr_error* error);
+  apr_status (*templates)(const apr_setting* settings, uint32_t n_settings, apr_kernel_template_fn fn,
+                          void* user, apr_error* error);
   /* The code of a kernel of the session; may compile it once more to learn what its compiler reports. */
   apr_status (*code)(apr_session* session, uint32_t index, apr_kernel_code* code, apr_error* error);
   /* Runs candidates for a kernel of the session on random activations, with every cache cold: over the weights of all
    * layers in turn, or with the caches flushed in between. candidates[i] is read like a rule that matches (its kernel and
    * values; null: the session's own choice), and results[i] receives how it did. What the session has stored of sequences
    * is lost. APR_UNSUPPORTED for a kernel that cannot be run alone. */
-  apr_status (*measure)(apr_session* session, uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates,
-                        uint32_t n, apr_measurement* results, apr_error* error);
+  apr_status (*measure)(apr_session* session, uint32_t index, uint32_t repetitions,
+                        const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
+                        apr_error* error);
 };
 
 #ifdef __cplusplus

@@ -36,7 +36,7 @@ typedef struct apr_vector {
 
 typedef struct apr_value {
   uint32_t struct_size;
-  uint32_t width;   /* floats per token */
+  uint32_t width; /* floats per token */
 } apr_value;
 
 typedef enum apr_op_kind {
@@ -88,8 +88,8 @@ typedef struct apr_plan {
   const char* arch;       /* "qwen2" */
   const char* model_name; /* for messages */
   uint32_t n_layers;
-  uint32_t n_vocab;       /* width of the logits */
-  uint32_t n_ctx_train;   /* longest context the model was made for */
+  uint32_t n_vocab;     /* width of the logits */
+  uint32_t n_ctx_train; /* longest context the model was made for */
   const apr_weight* const* weights;
   uint32_t n_weights;
   const apr_vector* const* vectors;

@@ -22,18 +22,19 @@ typedef enum apr_isa { APR_ISA_PORTABLE = 0, APR_ISA_AVX2 = 1, APR_ISA_AVX512 = 
 #define APR_ACT_SUM 16
 typedef struct apr_cpu_gemv {
   uint32_t struct_size;
-  uint32_t m;          /* tokens, 1..APR_CPU_GEMV_MAX_M; each weight is decoded once and used for all of them */
-  uint64_t n;          /* rows of W to compute */
-  uint64_t k;          /* columns; a multiple of the format's block_elements */
-  const void* w;       /* first of the n rows, packed; aligned to 1 only: it may point into a mapped file */
-  uint64_t row_bytes;  /* from one row to the next */
-  const float* x;      /* [m][x_stride] floats; for gemv_float */
-  uint64_t x_stride;   /* in elements, also of q */
-  const int8_t* q;     /* [m][x_stride]; for gemv_int; 64-byte aligned rows */
-  const float* scale;  /* [m][x_stride / 32] */
-  const float* sum;    /* [m][x_stride / 16]: scale * (sum of q over 16 columns), what an offset is multiplied with */
-  float* y;            /* [m][y_stride]: y[i][j] = dot(x[i], w[j]); overwritten */
-  uint64_t y_stride;   /* in elements */
+  uint32_t m;    /* tokens, 1..APR_CPU_GEMV_MAX_M; each weight is decoded once and used for all of them */
+  uint64_t n;    /* rows of W to compute */
+  uint64_t k;    /* columns; a multiple of the format's block_elements */
+  const void* w; /* first of the n rows, packed; aligned to 1 only: it may point into a mapped file */
+  uint64_t row_bytes; /* from one row to the next */
+  const float* x;     /* [m][x_stride] floats; for gemv_float */
+  uint64_t x_stride;  /* in elements, also of q */
+  const int8_t* q;    /* [m][x_stride]; for gemv_int; 64-byte aligned rows */
+  const float* scale; /* [m][x_stride / 32] */
+  const float*
+      sum;  /* [m][x_stride / 16]: scale * (sum of q over 16 columns), what an offset is multiplied with */
+  float* y; /* [m][y_stride]: y[i][j] = dot(x[i], w[j]); overwritten */
+  uint64_t y_stride; /* in elements */
 } apr_cpu_gemv;
 #define APR_CPU_GEMV_MAX_M 4
 
@@ -63,9 +64,9 @@ typedef enum apr_codec_kind {
  * blocks in row-major order, plane starts aligned to 256 bytes. Layout "row_major" has one plane: the file's bytes. */
 typedef struct apr_layout {
   uint32_t struct_size;
-  const char* name;     /* "row_major", "planar" */
-  const char* cpp_type; /* the layout's type inside the codec's text: "apr::Q4K::Planar" */
-  uint32_t n_planes;    /* 1..APR_MAX_PLANES */
+  const char* name;            /* "row_major", "planar" */
+  const char* cpp_type;        /* the layout's type inside the codec's text: "apr::Q4K::Planar" */
+  uint32_t n_planes;           /* 1..APR_MAX_PLANES */
   const uint32_t* plane_bytes; /* [n_planes] bytes of one block */
   /* Takes n_blocks packed blocks apart; planes[p] receives n_blocks * plane_bytes[p] bytes. Null for row_major. */
   void (*split)(const void* blocks, uint64_t n_blocks, uint8_t* const* planes);
@@ -78,10 +79,11 @@ typedef struct apr_codec {
   apr_codec_kind kind;
   const char* cpp_type; /* "apr::Q4K" */
   const char* source;   /* the text of codec.h; may include "apr/codec.h" and nothing else */
-  uint32_t block;       /* columns that one codec block covers: block_elements, or a multiple for formats of single elements */
-  uint32_t block_bytes; /* bytes of such a block in row_major */
-  uint32_t runs;        /* of a chunk */
-  uint32_t run;         /* consecutive columns of a run */
+  uint32_t
+      block; /* columns that one codec block covers: block_elements, or a multiple for formats of single elements */
+  uint32_t block_bytes;             /* bytes of such a block in row_major */
+  uint32_t runs;                    /* of a chunk */
+  uint32_t run;                     /* consecutive columns of a run */
   const apr_layout* const* layouts; /* [n_layouts]; layouts[0] is row_major, the last is the preferred one */
   uint32_t n_layouts;
 } apr_codec;
@@ -94,7 +96,8 @@ struct apr_quant_format {
   uint32_t block_elements; /* columns of one block; K must be a multiple */
   uint32_t block_bytes;    /* bytes of one block in a file */
   uint32_t block_align;    /* power of two that divides block_bytes: what a device layout may promise */
-  uint32_t int_group;      /* columns that share one scale and offset: 16 or a multiple of 32; 0 for float codecs */
+  uint32_t
+      int_group; /* columns that share one scale and offset: 16 or a multiple of 32; 0 for float codecs */
 
   /* src [n_rows][k] floats -> dst n_rows packed rows. importance [k] [nullable]: weight of each column's squared error.
    * APR_INVALID for a NaN or infinity (the message names row and column). Null: cannot be written. */

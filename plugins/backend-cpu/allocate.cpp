@@ -76,10 +76,12 @@ void allocate_activations(Program& program, uint32_t n_batch) {
   const auto rows = [&](bool head) { return uint64_t{head ? program.head_rows : n_batch}; };
   std::vector<Wish> wishes;
   for (const auto& v : program.values)
-    if (v->born >= 0) wishes.push_back({v->born, v->last, round_up(rows(v->head) * v->stride * 4, 64), &v->offset});
+    if (v->born >= 0)
+      wishes.push_back({v->born, v->last, round_up(rows(v->head) * v->stride * 4, 64), &v->offset});
   for (const auto& q : program.quantized)
     wishes.push_back({q->born, q->last, QuantLayout(rows(q->head), q->stride).bytes, &q->offset});
-  std::stable_sort(wishes.begin(), wishes.end(), [](const Wish& a, const Wish& b) { return a.born < b.born; });
+  std::stable_sort(wishes.begin(), wishes.end(),
+                   [](const Wish& a, const Wish& b) { return a.born < b.born; });
 
   Arena arena;
   std::vector<Wish> alive;

@@ -9,9 +9,11 @@ AttentionWorkspace::AttentionWorkspace(uint32_t query_rows, uint32_t padded) {
   Layout l;
   const uint64_t matrix = uint64_t{query_rows} * padded * 4, column = uint64_t{query_rows} * 4;
   const uint64_t at_q = l.add(matrix), at_o = l.add(matrix), at_total = l.add(matrix);
-  const uint64_t at_max = l.add(column), at_sum = l.add(column), at_total_max = l.add(column), at_total_sum = l.add(column);
+  const uint64_t at_max = l.add(column), at_sum = l.add(column), at_total_max = l.add(column),
+                 at_total_sum = l.add(column);
   const uint64_t at_first = l.add(column), at_last = l.add(column);
-  const uint64_t at_tile = l.add(uint64_t{2} * kTileKeys * padded * 4), at_score = l.add(kScoreRows * kTileKeys * 4);
+  const uint64_t at_tile = l.add(uint64_t{2} * kTileKeys * padded * 4),
+                 at_score = l.add(kScoreRows * kTileKeys * 4);
   const uint64_t at_lanes = l.add(uint64_t{query_rows} * kLanes * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<float>(at_q), o = memory_.as<float>(at_o), total = memory_.as<float>(at_total);
@@ -26,7 +28,8 @@ AttentionPartials::AttentionPartials(const Program& program, uint32_t n_ctx, uin
   uint64_t results_bytes = 0, counters = 0;
   const uint64_t tokens = std::min(kSplitTokens, n_batch);
   for (const auto& s : program.shapes) {
-    results_bytes = std::max(results_bytes, tokens * most_chunks * s->kv_heads * s->group * (program.padded + 2) * 4);
+    results_bytes =
+        std::max(results_bytes, tokens * most_chunks * s->kv_heads * s->group * (program.padded + 2) * 4);
     counters = std::max(counters, tokens * s->kv_heads);
   }
   memory_ = Memory(results_bytes, "partial results of attention");
@@ -40,8 +43,8 @@ namespace {
 uint32_t chunks_of(int32_t position) { return static_cast<uint32_t>(position) / kChunkKeys + 1; }
 
 // The part of a chunk that a row may see, for all query rows of a task.
-AttendChunk prepare(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws, const TokenBlock& block,
-                    uint32_t kv_head) {
+AttendChunk prepare(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws,
+                    const TokenBlock& block, uint32_t kv_head) {
   const KvCache& kv = *op.kv;
   const uint32_t group = op.shape->group, padded = kv.padded;
   uint32_t r = 0;
@@ -53,7 +56,9 @@ AttendChunk prepare(const AttentionOp& op, const StepState& state, AttentionWork
       float* to = ws.q + r * padded;
       for (uint32_t d = 0; d < kv.head_dim; ++d) to[d] = q[d] * op.scale;
       ws.last[r] = position;
-      ws.first[r] = op.window > 0 && static_cast<uint32_t>(position) >= op.window ? position - static_cast<int32_t>(op.window) + 1 : 0;
+      ws.first[r] = op.window > 0 && static_cast<uint32_t>(position) >= op.window
+                        ? position - static_cast<int32_t>(op.window) + 1
+                        : 0;
     }
   }
   const auto sequence = static_cast<uint32_t>(state.sequences[state.order[block.begin]]);
@@ -86,8 +91,8 @@ void bound(AttendChunk& c, uint32_t chunk) {
   c.stored = last + 1;
 }
 
-void whole_context(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws, const TokenBlock& block,
-                   uint32_t kv_head) {
+void whole_context(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws,
+                   const TokenBlock& block, uint32_t kv_head) {
   const Kernels& k = *state.kernels;
   AttendChunk c = prepare(op, state, ws, block, kv_head);
   const uint32_t padded = c.padded, head_dim = op.kv->head_dim, group = op.shape->group;
@@ -98,15 +103,18 @@ void whole_context(const AttentionOp& op, const StepState& state, AttentionWorks
     bound(c, chunk);
     k.attend(c);
     for (uint32_t r = 0; r < c.rows; ++r)
-      k.attend_join(ws.o + r * padded, ws.max[r], ws.sum[r], padded, ws.total + r * padded, ws.total_max + r, ws.total_sum + r);
+      k.attend_join(ws.o + r * padded, ws.max[r], ws.sum[r], padded, ws.total + r * padded, ws.total_max + r,
+                    ws.total_sum + r);
   }
   for (uint32_t r = 0; r < c.rows; ++r) {
     float* y = out_row(*op.out, state.order[block.begin + r / group]);
-    k.attend_finish(ws.total + r * padded, ws.total_sum[r], head_dim, y + (uint64_t{kv_head} * group + r % group) * head_dim);
+    k.attend_finish(ws.total + r * padded, ws.total_sum[r], head_dim,
+                    y + (uint64_t{kv_head} * group + r % group) * head_dim);
   }
 }
 
-void one_chunk(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws, AttentionPartials& partials, uint64_t task) {
+void one_chunk(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws,
+               AttentionPartials& partials, uint64_t task) {
   const AttentionShape& shape = *op.shape;
   const Kernels& k = *state.kernels;
   auto it = std::upper_bound(shape.blocks.begin(), shape.blocks.end(), task,
@@ -138,7 +146,8 @@ void one_chunk(const AttentionOp& op, const StepState& state, AttentionWorkspace
     std::memset(o, 0, sizeof(float) * padded);
     for (uint32_t i = from; i < chunks; ++i) {
       const float* part = first + i * size;
-      k.attend_join(part + g * padded, part[group * padded + g], part[group * padded + group + g], padded, o, &max, &sum);
+      k.attend_join(part + g * padded, part[group * padded + g], part[group * padded + group + g], padded, o,
+                    &max, &sum);
     }
     k.attend_finish(o, sum, head_dim, out_row(*op.out, row) + (uint64_t{kv_head} * group + g) * head_dim);
   }
@@ -169,8 +178,8 @@ void cut(AttentionShape& shape, const StepState& state, uint32_t threads) {
   }
 }
 
-void run_attention(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws, AttentionPartials& partials,
-                   uint64_t task) {
+void run_attention(const AttentionOp& op, const StepState& state, AttentionWorkspace& ws,
+                   AttentionPartials& partials, uint64_t task) {
   if (op.shape->split) return one_chunk(op, state, ws, partials, task);
   // Later tokens see more: they come first, so that a long task does not begin when others end.
   const uint64_t blocks = op.shape->blocks.size();

@@ -11,9 +11,9 @@ namespace apr::cpu {
 class AttentionWorkspace {
  public:
   AttentionWorkspace(uint32_t query_rows, uint32_t padded);
-  float *q, *o, *total;                  // [query_rows][padded]
+  float *q, *o, *total;                      // [query_rows][padded]
   float *max, *sum, *total_max, *total_sum;  // [query_rows]
-  int32_t *first, *last;                 // [query_rows]
+  int32_t *first, *last;                     // [query_rows]
   float *tile, *score, *lanes;
   uint64_t bytes() const { return memory_.bytes(); }
 
@@ -28,7 +28,7 @@ class AttentionPartials {
   uint64_t bytes() const { return memory_.bytes(); }
 
   uint32_t most_chunks = 0;
-  float* results = nullptr;            // [tasks][group][padded + 2]: o, max, sum
+  float* results = nullptr;                       // [tasks][group][padded + 2]: o, max, sum
   std::unique_ptr<std::atomic<uint32_t>[]> done;  // [kSplitTokens * kv_heads], 0 between steps
 
  private:
@@ -38,7 +38,7 @@ class AttentionPartials {
 // Cuts the step's tokens into blocks of one sequence. Chunks become tasks when blocks alone would not keep `threads` busy.
 void cut(AttentionShape& shape, const StepState& state, uint32_t threads);
 
-void run_attention(const AttentionOp& op, const StepState& state, AttentionWorkspace& workspace, AttentionPartials& partials,
-                   uint64_t task);
+void run_attention(const AttentionOp& op, const StepState& state, AttentionWorkspace& workspace,
+                   AttentionPartials& partials, uint64_t task);
 
 }  // namespace apr::cpu

@@ -23,7 +23,9 @@ uint64_t sum_lines(const uint64_t* p, uint64_t words) {
 
 double apr_device::measure_bandwidth() {
   using Clock = std::chrono::steady_clock;
-  const auto seconds = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
+  const auto seconds = [](Clock::time_point from) {
+    return std::chrono::duration<double>(Clock::now() - from).count();
+  };
   // Four times the last-level cache, so that little of it is found there again; less where memory is short.
   const uint64_t wanted = std::clamp<uint64_t>(4 * topology.cache_bytes, 256u << 20, 1024u << 20);
   const uint64_t bytes = std::max<uint64_t>(std::min(wanted, read_memory().available / 4) >> 20, 16) << 20;
@@ -43,7 +45,8 @@ double apr_device::measure_bandwidth() {
       constexpr uint64_t kPiece = 1 << 15;
       uint64_t sum = 0;
       const uint64_t *from = memory.as<uint64_t>() + t * words, *end = from + words;
-      for (; from < end; from += kPiece) sum += sum_lines(from, std::min<uint64_t>(kPiece, static_cast<uint64_t>(end - from)));
+      for (; from < end; from += kPiece)
+        sum += sum_lines(from, std::min<uint64_t>(kPiece, static_cast<uint64_t>(end - from)));
       if (sum == 0) sink = sink + sum;  // never, but the compiler does not know
     });
     best = std::max(best, static_cast<double>(words) * threads * 8 / seconds(start) * 1e-9);

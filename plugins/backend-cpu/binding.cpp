@@ -11,7 +11,8 @@ namespace {
 
 // The function of the highest instruction set up to `most` that has one.
 template <class Fn>
-FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn apr_cpu_kernels::*member, uint64_t& choices) {
+FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn apr_cpu_kernels::*member,
+                        uint64_t& choices) {
   ++choices;
   const apr_quant_format f = read_struct(w.format, "a weight's format");
   FormatKernel<Fn> best;
@@ -21,7 +22,8 @@ FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn 
     best = {set.*member, set.isa, set.origin ? set.origin : ""};
   }
   if (!best.fn)
-    fail(APR_UNSUPPORTED, "cpu: %s: format %s has no %s for isa=%s or below", w.name ? w.name : "a weight", f.name, what, isa_name(most));
+    fail(APR_UNSUPPORTED, "cpu: %s: format %s has no %s for isa=%s or below", w.name ? w.name : "a weight",
+         f.name, what, isa_name(most));
   return best;
 }
 
@@ -29,8 +31,9 @@ FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn 
 
 BoundGemv bind_gemv(const apr_weight& w, KernelChoice choice, uint64_t& choices) {
   BoundGemv b;
-  b.kernel = choice.eats == Eats::Int8 ? choose(w, "gemv_int", choice.isa, &apr_cpu_kernels::gemv_int, choices)
-                                       : choose(w, "gemv_float", choice.isa, &apr_cpu_kernels::gemv_float, choices);
+  b.kernel = choice.eats == Eats::Int8
+                 ? choose(w, "gemv_int", choice.isa, &apr_cpu_kernels::gemv_int, choices)
+                 : choose(w, "gemv_float", choice.isa, &apr_cpu_kernels::gemv_float, choices);
   b.choice = std::move(choice);
   return b;
 }
@@ -56,10 +59,12 @@ BoundWeight bind_weight(const apr_weight* weight) {
   if (!w.format) fail(APR_INVALID, "cpu: %s has no format", name);
   const apr_quant_format f = read_struct(w.format, "a weight's format");
   if (f.block_elements == 0 || f.block_bytes == 0)
-    fail(APR_INVALID, "cpu: %s: format %s has blocks of %u columns and %u bytes", name, f.name, f.block_elements, f.block_bytes);
+    fail(APR_INVALID, "cpu: %s: format %s has blocks of %u columns and %u bytes", name, f.name,
+         f.block_elements, f.block_bytes);
   if (w.n == 0 || w.k == 0 || w.k % f.block_elements != 0)
     fail(APR_INVALID, "cpu: %s is [%llu, %llu], but %s needs a multiple of %u columns", name,
-         static_cast<unsigned long long>(w.n), static_cast<unsigned long long>(w.k), f.name, f.block_elements);
+         static_cast<unsigned long long>(w.n), static_cast<unsigned long long>(w.k), f.name,
+         f.block_elements);
   b.row_bytes = w.k / f.block_elements * f.block_bytes;
   if (w.bytes != w.n * b.row_bytes)
     fail(APR_INVALID, "cpu: %s has %llu bytes, but [%llu, %llu] in %s takes %llu", name,
@@ -70,10 +75,11 @@ BoundWeight bind_weight(const apr_weight* weight) {
   b.group = f.int_group;
   if (f.int_group != 0) {
     if (f.int_group != 16 && f.int_group % APR_ACT_BLOCK != 0)
-      fail(APR_INVALID, "cpu: %s: format %s has int_group %u; it must be 16 or a multiple of %u", name, f.name, f.int_group, APR_ACT_BLOCK);
+      fail(APR_INVALID, "cpu: %s: format %s has int_group %u; it must be 16 or a multiple of %u", name,
+           f.name, f.int_group, APR_ACT_BLOCK);
     if (f.block_elements % f.int_group != 0)
-      fail(APR_INVALID, "cpu: %s: format %s has int_group %u, which does not divide its block of %u columns", name, f.name, f.int_group,
-           f.block_elements);
+      fail(APR_INVALID, "cpu: %s: format %s has int_group %u, which does not divide its block of %u columns",
+           name, f.name, f.int_group, f.block_elements);
   }
   return b;
 }
@@ -87,7 +93,8 @@ void bind_linear(BoundWeight& b, const Chooser& chooser, uint64_t& choices) {
 void bind_embed(BoundWeight& b, const Chooser& chooser, uint64_t& choices) {
   if (b.embed.unpack_float.fn) return;
   b.embed.choice = chooser.embed(b.weight);
-  b.embed.unpack_float = choose(b.weight, "unpack_float", b.embed.choice.isa, &apr_cpu_kernels::unpack_float, choices);
+  b.embed.unpack_float =
+      choose(b.weight, "unpack_float", b.embed.choice.isa, &apr_cpu_kernels::unpack_float, choices);
 }
 
 }  // namespace apr::cpu

@@ -17,7 +17,8 @@ struct FormatKernel {
   const char* origin = "";  // "derived", "hand-written"
 };
 
-using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
+using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                           float* offset);
 using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
 
 // A product's two ways of reading a weight: a few tokens at a time, and many.

@@ -80,7 +80,8 @@ class Builder {
       if (op.kind != APR_OP_LINEAR) continue;
       const BoundWeight& w = *linear_weight(op.weight[0]);
       if (!w.gemv.integer() && !w.gemm.integer()) continue;
-      if (value(op.in[0])->head == (i >= c_.plan.head_op)) integer_input_[static_cast<size_t>(op.in[0])] = true;
+      if (value(op.in[0])->head == (i >= c_.plan.head_op))
+        integer_input_[static_cast<size_t>(op.in[0])] = true;
     }
   }
 
@@ -210,7 +211,8 @@ class Builder {
         row.heads = op.n_heads;
         row.eps = op.eps;
         return place_plan_row(row);
-      case APR_OP_LINEAR: return place_linear(op);
+      case APR_OP_LINEAR:
+        return place_linear(op);
       case APR_OP_ROPE:
         row.b = {};
         row.run = op.rope == APR_ROPE_ADJACENT ? row_ops::rope_adjacent : row_ops::rope_halves;
@@ -219,7 +221,8 @@ class Builder {
         row.heads = op.n_heads;
         row.head_dim = op.head_dim;
         return place_plan_row(row);
-      case APR_OP_ATTENTION: return place_attention(op);
+      case APR_OP_ATTENTION:
+        return place_attention(op);
       case APR_OP_ADD:
         row.run = row_ops::add;
         row.kernel = "add";
@@ -307,7 +310,9 @@ class Builder {
     row.rope = table;
     row.head = false;
     if (p_.phases.empty() || p_.phases[0].kind != PhaseKind::Rows || p_.phases[0].head)
-      fail(APR_UNSUPPORTED, "cpu: %s: a rotary embedding in a plan that does not begin with an operation on all tokens", op.stage);
+      fail(APR_UNSUPPORTED,
+           "cpu: %s: a rotary embedding in a plan that does not begin with an operation on all tokens",
+           op.stage);
     auto& rows = p_.phases[0].rows;
     rows.insert(rows.begin(), row);
     p_.phases[0].row_cost += 8 * op.rope_dims;  // a sine costs as much as many additions
@@ -347,7 +352,8 @@ class Builder {
 
     const Value* q = value(op.in[0]);
     int32_t phase = add_phase(PhaseKind::Attention);
-    if (phase <= std::max(stored, q->born)) fail(APR_FAILED, "cpu: internal: %s is placed before its inputs", op.stage);
+    if (phase <= std::max(stored, q->born))
+      fail(APR_FAILED, "cpu: internal: %s is placed before its inputs", op.stage);
     Value* out = value(op.out);
     AttentionOp& a = p_.phases.back().attention;
     a = {input(q), out, kv, shape, op.n_heads, op.window, op.scale, op_};
@@ -369,9 +375,9 @@ class Builder {
   const CheckedPlan& c_;
   const ProgramOptions& o_;
   Program& p_;
-  uint32_t op_ = 0;                   // the operation that is being placed
+  uint32_t op_ = 0;  // the operation that is being placed
   std::vector<bool> integer_input_;
-  std::vector<Pair> quantized_of_;    // by value: for all tokens, for wanted tokens
+  std::vector<Pair> quantized_of_;  // by value: for all tokens, for wanted tokens
   std::vector<FloatPair> float_of_;
 };
 
@@ -384,7 +390,8 @@ void number_tasks(Phase& phase) {
     const uint64_t row_bytes = w.row_bytes + (u.act ? u.up.weight->row_bytes : 0);
     // An int8 block of a SWIGLU's result lies in one task; without it, 8 rows are what a kernel may want together.
     const uint64_t unit = u.act ? kActBlock : 8;
-    u.tile_rows = static_cast<uint32_t>(std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
+    u.tile_rows = static_cast<uint32_t>(
+        std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
     u.gemv_begin = phase.gemv_tasks;
     u.gemm_begin = phase.gemm_tasks;
     phase.gemv_tasks += (w.weight.n + u.tile_rows - 1) / u.tile_rows;
@@ -418,7 +425,8 @@ Program build_program(const apr_plan* plan, const ProgramOptions& options) {
   for (const auto& rope : program.ropes)
     table_at.push_back(tables.add(uint64_t{options.n_batch} * rope->dims * sizeof(float)));
   program.ropes_memory = Memory(tables.bytes(), "rotary tables");
-  for (size_t i = 0; i < program.ropes.size(); ++i) program.ropes[i]->data = program.ropes_memory.as<float>(table_at[i]);
+  for (size_t i = 0; i < program.ropes.size(); ++i)
+    program.ropes[i]->data = program.ropes_memory.as<float>(table_at[i]);
   return program;
 }
 

@@ -14,9 +14,12 @@ namespace apr::cpu {
 const Kernels& kernels_of(apr_isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
-    case APR_ISA_PORTABLE: return portable_kernels();
-    case APR_ISA_AVX2: return avx2_kernels();
-    case APR_ISA_AVX512: return avx512_kernels();
+    case APR_ISA_PORTABLE:
+      return portable_kernels();
+    case APR_ISA_AVX2:
+      return avx2_kernels();
+    case APR_ISA_AVX512:
+      return avx512_kernels();
   }
 #endif
   (void)isa;
@@ -61,9 +64,12 @@ apr_device::apr_device(const apr_device_options& options)
     if (std::strcmp(s.key, "time_kernels") == 0) time_kernels = parse_flag(s.key, s.value);
   }
   kernels = &kernels_of(isa);
-  if (options.threads > kMostThreads) fail(APR_INVALID, "cpu: %u threads were asked for; at most %u are possible", options.threads, kMostThreads);
+  if (options.threads > kMostThreads)
+    fail(APR_INVALID, "cpu: %u threads were asked for; at most %u are possible", options.threads,
+         kMostThreads);
   const uint32_t threads = options.threads ? options.threads : topology.default_threads();
-  const uint32_t cpus = topology.quota > 0 ? std::min(topology.cpus, topology.default_threads()) : topology.cpus;
+  const uint32_t cpus =
+      topology.quota > 0 ? std::min(topology.cpus, topology.default_threads()) : topology.cpus;
   try {
     pool = std::make_unique<ThreadPool>(threads, cpus);
   } catch (const std::system_error& e) {
@@ -73,7 +79,8 @@ apr_device::apr_device(const apr_device_options& options)
 
 void apr_device::info(apr_device_info& out) const {
   copy_text(out.name, sizeof(out.name), topology.model.c_str());
-  const std::string threads = std::to_string(pool->threads()) + (pool->threads() == 1 ? " thread" : " threads");
+  const std::string threads =
+      std::to_string(pool->threads()) + (pool->threads() == 1 ? " thread" : " threads");
   const std::string detail = threads + "; kernels for " + isa_name(isa) + "; " +
                              (topology.features.empty() ? "no vector features in use" : topology.features);
   copy_text(out.detail, sizeof(out.detail), detail.c_str());

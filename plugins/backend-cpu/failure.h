@@ -25,7 +25,8 @@ class Failure : public std::exception {
   std::string message_;
 };
 
-[[noreturn]] inline void fail(apr_status status, const char* format, ...) __attribute__((format(printf, 2, 3)));
+[[noreturn]] inline void fail(apr_status status, const char* format, ...)
+    __attribute__((format(printf, 2, 3)));
 [[noreturn]] inline void fail(apr_status status, const char* format, ...) {
   char text[1024];
   va_list args;
@@ -67,7 +68,8 @@ template <class T>
 T read_struct(const T* from, const char* what) {
   if (!from) fail(APR_INVALID, "cpu: %s is null", what);
   T out{};
-  if (from->struct_size < sizeof(from->struct_size)) fail(APR_INVALID, "cpu: %s has a struct_size of 0", what);
+  if (from->struct_size < sizeof(from->struct_size))
+    fail(APR_INVALID, "cpu: %s has a struct_size of 0", what);
   std::memcpy(&out, from, std::min<size_t>(from->struct_size, sizeof(T)));
   return out;
 }

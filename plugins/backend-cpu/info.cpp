@@ -23,13 +23,20 @@ struct OpNames {
 
 OpNames names_of(apr_op_kind kind, apr_rope_kind rope) {
   switch (kind) {
-    case APR_OP_EMBED: return {"embed", "embed"};
-    case APR_OP_RMS_NORM: return {"rms_norm", "rms_norm"};
-    case APR_OP_LINEAR: return {"linear", ""};
-    case APR_OP_ROPE: return {"rope", rope == APR_ROPE_ADJACENT ? "rope_adjacent" : "rope_halves"};
-    case APR_OP_ATTENTION: return {"attention", "attend"};
-    case APR_OP_ADD: return {"add", "add"};
-    case APR_OP_SWIGLU: return {"swiglu", "swiglu"};
+    case APR_OP_EMBED:
+      return {"embed", "embed"};
+    case APR_OP_RMS_NORM:
+      return {"rms_norm", "rms_norm"};
+    case APR_OP_LINEAR:
+      return {"linear", ""};
+    case APR_OP_ROPE:
+      return {"rope", rope == APR_ROPE_ADJACENT ? "rope_adjacent" : "rope_halves"};
+    case APR_OP_ATTENTION:
+      return {"attention", "attend"};
+    case APR_OP_ADD:
+      return {"add", "add"};
+    case APR_OP_SWIGLU:
+      return {"swiglu", "swiglu"};
   }
   return {"", ""};
 }
@@ -43,7 +50,8 @@ void apr_session::describe(uint32_t n_batch) {
     const Phase& phase = program_.phases[static_cast<size_t>(program_.op_phase[i])];
     const OpNames names = names_of(op.kind, op.rope);
     Choice c{};
-    c.stage = op.stage, c.kernel = names.kernel, c.op_name = names.op, c.config = "isa=" + isa, c.reason = "the device's instruction set";
+    c.stage = op.stage, c.kernel = names.kernel, c.op_name = names.op, c.config = "isa=" + isa,
+    c.reason = "the device's instruction set";
     c.k = program_.values[static_cast<size_t>(op.in[0] >= 0 ? op.in[0] : op.out)]->width;
     c.op = i, c.least = 1, c.most = n_batch;
     const auto chosen = [&](const KernelChoice& choice) {
@@ -51,7 +59,8 @@ void apr_session::describe(uint32_t n_batch) {
       c.config = std::string("isa=") + isa_name(choice.isa);
     };
     const auto spec = [&] {
-      c.spec = c.op_name + " m=" + std::to_string(c.least) + ".." + std::to_string(c.most) + " k=" + std::to_string(c.k) +
+      c.spec = c.op_name + " m=" + std::to_string(c.least) + ".." + std::to_string(c.most) +
+               " k=" + std::to_string(c.k) +
                (c.format.empty() ? "" : " " + c.format + ":" + std::to_string(c.n));
     };
     if (op.kind == APR_OP_EMBED || op.kind == APR_OP_LINEAR) {
@@ -64,16 +73,19 @@ void apr_session::describe(uint32_t n_batch) {
       if (op.kind == APR_OP_LINEAR) {
         c.most = std::min<uint32_t>(n_batch, APR_CPU_GEMV_MAX_M);
         chosen(w.gemv.choice);
-        c.config += " task_kib=" + std::to_string(w.gemv.choice.task_bytes >> 10) + (w.gemv.choice.copied ? " memory=copied" : " memory=mapped") +
-                    "; runs " + origin(w.gemv.kernel.isa, w.gemv.kernel.origin);
+        c.config += " task_kib=" + std::to_string(w.gemv.choice.task_bytes >> 10) +
+                    (w.gemv.choice.copied ? " memory=copied" : " memory=mapped") + "; runs " +
+                    origin(w.gemv.kernel.isa, w.gemv.kernel.origin);
         if (n_batch > APR_CPU_GEMV_MAX_M) {
           spec();
           choices_.push_back(c);
           c.least = APR_CPU_GEMV_MAX_M + 1, c.most = n_batch, c.many = true;
           chosen(w.gemm.choice);
           c.config += " columns=" + std::to_string(w.gemm.choice.columns) + "; unpacks " +
-                      (w.gemm.integer() ? origin(w.gemm.unpack_int.isa, w.gemm.unpack_int.origin) : origin(w.gemm.unpack_float.isa, w.gemm.unpack_float.origin)) +
-                      ", panels of " + std::to_string(kPanelRows) + "x" + std::to_string(std::min<uint64_t>(w.gemm.k_step, w.weight.k));
+                      (w.gemm.integer() ? origin(w.gemm.unpack_int.isa, w.gemm.unpack_int.origin)
+                                        : origin(w.gemm.unpack_float.isa, w.gemm.unpack_float.origin)) +
+                      ", panels of " + std::to_string(kPanelRows) + "x" +
+                      std::to_string(std::min<uint64_t>(w.gemm.k_step, w.weight.k));
         }
       } else {
         chosen(w.embed.choice);
@@ -83,10 +95,12 @@ void apr_session::describe(uint32_t n_batch) {
     if (op.kind == APR_OP_ATTENTION) {
       const KvCache& kv = *phase.attention.kv;
       c.config += kv.element_bytes == 2 ? " kv=f16" : " kv=f32";
-      c.config += " chunk=" + std::to_string(kChunkKeys) + " group=" + std::to_string(phase.attention.shape->group);
+      c.config +=
+          " chunk=" + std::to_string(kChunkKeys) + " group=" + std::to_string(phase.attention.shape->group);
       info_.kv_token_bytes += uint64_t{kv.heads} * (kv.head_dim + kv.padded) * kv.element_bytes;
     }
-    if (op.kind == APR_OP_SWIGLU && phase.kind == PhaseKind::Linear) c.reason = "in the tasks of the products that it joins";
+    if (op.kind == APR_OP_SWIGLU && phase.kind == PhaseKind::Linear)
+      c.reason = "in the tasks of the products that it joins";
     spec();
     choices_.push_back(std::move(c));
   }
@@ -113,10 +127,12 @@ void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
   double share = 1.0 / static_cast<double>(phase.ops.size());
   if (phase.kind == PhaseKind::Linear) {
     uint64_t bytes = 0;
-    for (const LinearUnit& u : phase.units) bytes += u.part.weight->weight.bytes + (u.act ? u.up.weight->weight.bytes : 0);
+    for (const LinearUnit& u : phase.units)
+      bytes += u.part.weight->weight.bytes + (u.act ? u.up.weight->weight.bytes : 0);
     share = static_cast<double>(c.bytes) / static_cast<double>(bytes);
   }
-  const bool one_kernel = c.op_name != "linear" && phase.kind != PhaseKind::Linear;  // the same for few tokens and many
+  const bool one_kernel =
+      c.op_name != "linear" && phase.kind != PhaseKind::Linear;  // the same for few tokens and many
   out.stage = c.stage.c_str();
   out.weight = c.weight.c_str();
   out.format = c.format.c_str();
@@ -145,13 +161,16 @@ std::string place(const void* function) {
   if (dladdr(function, &info) == 0 || !info.dli_fname) return "an unknown library";
   const std::string file = info.dli_fname;
   char offset[32];
-  std::snprintf(offset, sizeof offset, "+0x%zx", static_cast<size_t>(static_cast<const char*>(function) - static_cast<const char*>(info.dli_fbase)));
+  std::snprintf(
+      offset, sizeof offset, "+0x%zx",
+      static_cast<size_t>(static_cast<const char*>(function) - static_cast<const char*>(info.dli_fbase)));
   return file.substr(file.rfind('/') + 1) + offset;
 }
 
 template <class Fn>
 std::string function_of(const char* what, const BoundWeight& w, const FormatKernel<Fn>& kernel) {
-  return std::string(what) + " of " + w.weight.format->name + " for " + origin(kernel.isa, kernel.origin) + ", " + place(reinterpret_cast<const void*>(kernel.fn));
+  return std::string(what) + " of " + w.weight.format->name + " for " + origin(kernel.isa, kernel.origin) +
+         ", " + place(reinterpret_cast<const void*>(kernel.fn));
 }
 
 }  // namespace
@@ -160,16 +179,21 @@ void apr_session::code(uint32_t index, apr_kernel_code& out) {
   if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
   const Choice& c = choices_[index];
   const apr_op& op = program_.ops[c.op];
-  std::string function = c.kernel + " of the backend for " + isa_name(device_.isa), isa = isa_name(device_.isa);
+  std::string function = c.kernel + " of the backend for " + isa_name(device_.isa),
+              isa = isa_name(device_.isa);
   if (op.weight[0] >= 0) {
     const BoundWeight& w = *program_.weights[static_cast<size_t>(op.weight[0])];
     if (op.kind == APR_OP_EMBED) {
-      function = function_of("unpack_float", w, w.embed.unpack_float), isa = isa_name(w.embed.unpack_float.isa);
+      function = function_of("unpack_float", w, w.embed.unpack_float),
+      isa = isa_name(w.embed.unpack_float.isa);
     } else if (!c.many) {
-      function = function_of(w.gemv.integer() ? "gemv_int" : "gemv_float", w, w.gemv.kernel), isa = isa_name(w.gemv.kernel.isa);
+      function = function_of(w.gemv.integer() ? "gemv_int" : "gemv_float", w, w.gemv.kernel),
+      isa = isa_name(w.gemv.kernel.isa);
     } else {
-      function = w.gemm.integer() ? function_of("unpack_int", w, w.gemm.unpack_int) : function_of("unpack_float", w, w.gemm.unpack_float);
-      const void* gemm = w.gemm.integer() ? reinterpret_cast<const void*>(w.gemm.kernels->gemm_int) : reinterpret_cast<const void*>(w.gemm.kernels->gemm_float);
+      function = w.gemm.integer() ? function_of("unpack_int", w, w.gemm.unpack_int)
+                                  : function_of("unpack_float", w, w.gemm.unpack_float);
+      const void* gemm = w.gemm.integer() ? reinterpret_cast<const void*>(w.gemm.kernels->gemm_int)
+                                          : reinterpret_cast<const void*>(w.gemm.kernels->gemm_float);
       function += "; then " + c.kernel + " of the backend for " + w.gemm.kernels->name + ", " + place(gemm);
       isa = w.gemm.kernels->name;
     }

@@ -11,10 +11,12 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
   const uint64_t groups = step / 16;
   Layout l;
   const uint64_t at_q = l.add(kPanelRows * step), at_panel = l.add(kPanelRows * step);
-  const uint64_t at_row_scale = l.add(groups * kPanelRows * 4), at_row_offset = l.add(groups * kPanelRows * 4);
+  const uint64_t at_row_scale = l.add(groups * kPanelRows * 4),
+                 at_row_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_scale = l.add(groups * kPanelRows * 4), at_offset = l.add(groups * kPanelRows * 4);
   const uint64_t at_w = l.add(kPanelRows / 2 * step * 4);
-  const uint64_t at_c0 = l.add(uint64_t{n_batch} * kPanelRows * 4), at_c1 = l.add(uint64_t{n_batch} * kPanelRows * 4);
+  const uint64_t at_c0 = l.add(uint64_t{n_batch} * kPanelRows * 4),
+                 at_c1 = l.add(uint64_t{n_batch} * kPanelRows * 4);
   memory_ = Memory(l.bytes(), "a thread's workspace");
   q = memory_.as<int8_t>(at_q);
   panel = memory_.as<uint8_t>(at_panel);
@@ -29,7 +31,9 @@ LinearWorkspace::LinearWorkspace(uint64_t step, uint32_t n_batch) : k_step(step)
 
 namespace {
 
-uint32_t rows_of(const Phase& phase, const StepState& state) { return phase.head ? state.head_rows : state.rows; }
+uint32_t rows_of(const Phase& phase, const StepState& state) {
+  return phase.head ? state.head_rows : state.rows;
+}
 
 void gemv(const LinearPart& part, uint32_t m, uint64_t n0, uint64_t n1) {
   const BoundWeight& w = *part.weight;
@@ -68,7 +72,8 @@ void quantize_act(const LinearUnit& u, const StepState& state, uint32_t row, uin
 // SWIGLU of columns [n0, n1), and their quantisation.
 void activate(const LinearUnit& u, const StepState& state, uint32_t m, uint64_t n0, uint64_t n1) {
   for (uint32_t i = 0; i < m; ++i) {
-    state.kernels->swiglu(out_row(*u.part.out, i) + n0, out_row(*u.up.out, i) + n0, n1 - n0, out_row(*u.act, i) + n0);
+    state.kernels->swiglu(out_row(*u.part.out, i) + n0, out_row(*u.up.out, i) + n0, n1 - n0,
+                          out_row(*u.act, i) + n0);
     quantize_act(u, state, i, n0, n1);
   }
 }
@@ -92,25 +97,27 @@ Upcoming piece(const BoundWeight& w, uint64_t n0, uint64_t k0) {
   if (n0 >= w.weight.n) return {};
   const uint64_t block_columns = w.weight.format->block_elements, block_bytes = w.weight.format->block_bytes;
   const uint64_t cols = std::min(w.gemm.k_step, w.weight.k - k0);
-  return {w.data + n0 * w.row_bytes + k0 / block_columns * block_bytes, w.row_bytes, cols / block_columns * block_bytes,
+  return {w.data + n0 * w.row_bytes + k0 / block_columns * block_bytes, w.row_bytes,
+          cols / block_columns * block_bytes,
           static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, w.weight.n - n0))};
 }
 
 // Scales of groups to scales of the panel's blocks or halves of them, `step` of which share one; zeros behind the last.
-bool spread_scales(const Kernels& kernels, const float* from, uint64_t stride, uint32_t groups, uint32_t step, uint32_t scales,
-                   float* to) {
+bool spread_scales(const Kernels& kernels, const float* from, uint64_t stride, uint32_t groups, uint32_t step,
+                   uint32_t scales, float* to) {
   const bool any = kernels.transpose(from, stride, groups, to);
   if (step > 1)
     for (uint32_t s = std::min(scales, groups * step); s-- > 0;)
       std::memmove(to + s * kPanelRows, to + s / step * kPanelRows, kPanelRows * sizeof(float));
-  for (uint32_t s = groups * step; s < scales; ++s) std::memset(to + s * kPanelRows, 0, kPanelRows * sizeof(float));
+  for (uint32_t s = groups * step; s < scales; ++s)
+    std::memset(to + s * kPanelRows, 0, kPanelRows * sizeof(float));
   return any;
 }
 
 // Rows [n0, n0 + n) of W, columns [k0, k0 + cols), as a panel; columns are filled up with zeros to a block of 32, and rows
 // to kPanelRows.
-IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint64_t k0,
-                      uint64_t cols, const Upcoming& next) {
+IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorkspace& ws, uint64_t n0,
+                      uint32_t n, uint64_t k0, uint64_t cols, const Upcoming& next) {
   IntPanel panel{};
   panel.blocks = static_cast<uint32_t>((cols + kActBlock - 1) / kActBlock);
   panel.subs = w.group == 16 ? 2 : 1;
@@ -119,7 +126,8 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
   for (uint32_t r = 0; r < kPanelRows; ++r) {
     int8_t* q = ws.q + r * padded;
     if (r < n) {
-      w.gemm.unpack_int.fn(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride, ws.row_offset + r * stride);
+      w.gemm.unpack_int.fn(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride,
+                           ws.row_offset + r * stride);
       next.prefetch(r);
     } else {
       std::memset(ws.row_scale + r * stride, 0, groups * sizeof(float));
@@ -138,15 +146,16 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
   return panel;
 }
 
-void gemm_int(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
-              uint32_t m1, float* c, const Upcoming& then) {
+void gemm_int(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0, uint32_t m1,
+              float* c, const Upcoming& then) {
   const BoundWeight& w = *part.weight;
   const Quantized& x = *part.quantized;
   const uint64_t blocks = x.stride / kActBlock;
   for (uint64_t k = 0; k < w.weight.k; k += w.gemm.k_step) {
     const bool last = w.weight.k - k <= w.gemm.k_step;
-    const IntPanel panel = unpack_panel(w, *w.gemm.kernels, ws, n0, n, k, std::min(w.gemm.k_step, w.weight.k - k),
-                                        last ? then : piece(w, n0, k + w.gemm.k_step));
+    const IntPanel panel =
+        unpack_panel(w, *w.gemm.kernels, ws, n0, n, k, std::min(w.gemm.k_step, w.weight.k - k),
+                     last ? then : piece(w, n0, k + w.gemm.k_step));
     const uint64_t at = k / kActBlock;
     GemmInt g{};
     g.panel = &panel;
@@ -198,16 +207,16 @@ void gemm_float(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32
 }
 
 // One product's tile, without its bias.
-void gemm(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0,
-          uint32_t m1, float* c, const Upcoming& then) {
+void gemm(const LinearPart& part, LinearWorkspace& ws, uint64_t n0, uint32_t n, uint32_t m0, uint32_t m1,
+          float* c, const Upcoming& then) {
   if (part.weight->gemm.integer())
     gemm_int(part, ws, n0, n, m0, m1, c, then);
   else
     gemm_float(part, ws, n0, n, m0, m1, c, then);
 }
 
-void store_rows(const LinearPart& part, const StepState& state, uint64_t n0, uint32_t n, uint32_t m0, uint32_t m1,
-                const float* c) {
+void store_rows(const LinearPart& part, const StepState& state, uint64_t n0, uint32_t n, uint32_t m0,
+                uint32_t m1, const float* c) {
   const float* bias = part.bias ? part.bias + n0 : nullptr;
   state.kernels->store_tile(c, m1 - m0, n, bias, out_row(*part.out, m0) + n0, part.out->stride);
 }
@@ -223,7 +232,8 @@ void run_gemv(const Phase& phase, const StepState& state, uint64_t begin, uint64
     const uint64_t next = i + 1 < phase.units.size() ? phase.units[i + 1].gemv_begin : phase.gemv_tasks;
     if (begin >= next) continue;
     const uint64_t to = std::min(end, next), n = u.part.weight->weight.n;
-    const uint64_t n0 = (begin - u.gemv_begin) * u.tile_rows, n1 = std::min(n, (to - u.gemv_begin) * u.tile_rows);
+    const uint64_t n0 = (begin - u.gemv_begin) * u.tile_rows,
+                   n1 = std::min(n, (to - u.gemv_begin) * u.tile_rows);
     gemv(u.part, m, n0, n1);
     if (u.act) {
       gemv(u.up, m, n0, n1);
@@ -233,7 +243,8 @@ void run_gemv(const Phase& phase, const StepState& state, uint64_t begin, uint64
   }
 }
 
-void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, uint64_t task, uint32_t m0, uint32_t m1) {
+void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& ws, uint64_t task, uint32_t m0,
+              uint32_t m1) {
   size_t i = phase.units.size() - 1;
   while (task < phase.units[i].gemm_begin) --i;
   const LinearUnit& u = phase.units[i];

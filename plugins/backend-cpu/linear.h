@@ -11,12 +11,12 @@ class LinearWorkspace {
   LinearWorkspace(uint64_t k_step, uint32_t n_batch);
 
   uint64_t k_step;
-  int8_t* q;             // [kPanelRows][k_step] unpacked rows
-  uint8_t* panel;        // the same, packed for gemm_int
+  int8_t* q;                      // [kPanelRows][k_step] unpacked rows
+  uint8_t* panel;                 // the same, packed for gemm_int
   float *row_scale, *row_offset;  // [kPanelRows][k_step / 16] as unpacked
-  float *scale, *offset; // [k_step / 16][kPanelRows]
-  float* w;              // [kPanelRows / 2][k_step] unpacked rows of floats
-  float* c[2];           // [n_batch][kPanelRows]
+  float *scale, *offset;          // [k_step / 16][kPanelRows]
+  float* w;                       // [kPanelRows / 2][k_step] unpacked rows of floats
+  float* c[2];                    // [n_batch][kPanelRows]
   uint64_t bytes() const { return memory_.bytes(); }
 
  private:
@@ -27,6 +27,7 @@ class LinearWorkspace {
 void run_gemv(const Phase& phase, const StepState& state, uint64_t begin, uint64_t end);
 
 // Task `task` of a phase with more rows: a panel of kPanelRows rows of W with rows [m0, m1) of the input.
-void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& workspace, uint64_t task, uint32_t m0, uint32_t m1);
+void run_gemm(const Phase& phase, const StepState& state, LinearWorkspace& workspace, uint64_t task,
+              uint32_t m0, uint32_t m1);
 
 }  // namespace apr::cpu

@@ -15,17 +15,29 @@ class Checker {
     if (!stage_ || !*stage_) fail(APR_INVALID, "cpu: operation %u of the plan has no stage name", index);
     head_ = index >= p_.head_op;
     switch (o.kind) {
-      case APR_OP_EMBED: embed(o); break;
-      case APR_OP_RMS_NORM: norm(o); break;
-      case APR_OP_LINEAR: linear(o); break;
-      case APR_OP_ROPE: rope(o); break;
-      case APR_OP_ATTENTION: attention(o); break;
+      case APR_OP_EMBED:
+        embed(o);
+        break;
+      case APR_OP_RMS_NORM:
+        norm(o);
+        break;
+      case APR_OP_LINEAR:
+        linear(o);
+        break;
+      case APR_OP_ROPE:
+        rope(o);
+        break;
+      case APR_OP_ATTENTION:
+        attention(o);
+        break;
       case APR_OP_ADD:
       case APR_OP_SWIGLU:
         same(width(o.in[0]), width(o.out), "its first input's and its output's width");
         same(width(o.in[1]), width(o.out), "its second input's and its output's width");
         break;
-      default: fail(APR_UNSUPPORTED, "cpu: %s: operation kind %d is not known to this backend", stage_, static_cast<int>(o.kind));
+      default:
+        fail(APR_UNSUPPORTED, "cpu: %s: operation kind %d is not known to this backend", stage_,
+             static_cast<int>(o.kind));
     }
     if (c_.producers[static_cast<size_t>(o.out)] >= 0)
       fail(APR_INVALID, "cpu: %s writes value %d, which %s has written", stage_, o.out,
@@ -44,13 +56,17 @@ class Checker {
 
   static int input_count(apr_op_kind kind) {
     switch (kind) {
-      case APR_OP_EMBED: return 0;
+      case APR_OP_EMBED:
+        return 0;
       case APR_OP_RMS_NORM:
       case APR_OP_LINEAR:
-      case APR_OP_ROPE: return 1;
-      case APR_OP_ATTENTION: return 3;
+      case APR_OP_ROPE:
+        return 1;
+      case APR_OP_ATTENTION:
+        return 3;
       case APR_OP_ADD:
-      case APR_OP_SWIGLU: return 2;
+      case APR_OP_SWIGLU:
+        return 2;
     }
     return 0;
   }
@@ -70,7 +86,8 @@ class Checker {
     if (index < 0 || static_cast<size_t>(index) >= c_.vectors.size())
       fail(APR_INVALID, "cpu: %s refers to vector %d of %zu", stage_, index, c_.vectors.size());
     const apr_vector& v = c_.vectors[static_cast<size_t>(index)];
-    if (!v.data) fail(APR_INVALID, "cpu: %s: vector %d (%s) has no data", stage_, index, v.name ? v.name : "");
+    if (!v.data)
+      fail(APR_INVALID, "cpu: %s: vector %d (%s) has no data", stage_, index, v.name ? v.name : "");
     return v;
   }
   apr_weight weight(int32_t index) const {
@@ -79,12 +96,15 @@ class Checker {
     return read_struct(p_.weights[index], "a weight");
   }
 
-  void embed(const apr_op& o) { same(weight(o.weight[0]).k, width(o.out), "columns of its table and its width"); }
+  void embed(const apr_op& o) {
+    same(weight(o.weight[0]).k, width(o.out), "columns of its table and its width");
+  }
 
   void norm(const apr_op& o) {
     same(width(o.in[0]), width(o.out), "widths of input and output");
     if (o.n_heads == 0 || width(o.out) % o.n_heads != 0)
-      fail(APR_INVALID, "cpu: %s: %u groups of %llu columns", stage_, o.n_heads, static_cast<unsigned long long>(width(o.out)));
+      fail(APR_INVALID, "cpu: %s: %u groups of %llu columns", stage_, o.n_heads,
+           static_cast<unsigned long long>(width(o.out)));
     same(vector(o.vector[0]).n, width(o.out) / o.n_heads, "length of its weight and columns of a group");
   }
 
@@ -99,16 +119,19 @@ class Checker {
     same(width(o.in[0]), width(o.out), "widths of input and output");
     same(uint64_t{o.n_heads} * o.head_dim, width(o.out), "heads * head_dim and its width");
     if (o.rope != APR_ROPE_ADJACENT && o.rope != APR_ROPE_HALVES)
-      fail(APR_UNSUPPORTED, "cpu: %s: rotary kind %d is not known to this backend", stage_, static_cast<int>(o.rope));
+      fail(APR_UNSUPPORTED, "cpu: %s: rotary kind %d is not known to this backend", stage_,
+           static_cast<int>(o.rope));
     if (o.rope_dims == 0 || o.rope_dims % 2 != 0 || o.rope_dims > o.head_dim)
-      fail(APR_INVALID, "cpu: %s rotates %u of %u columns; it must be an even number of them", stage_, o.rope_dims, o.head_dim);
+      fail(APR_INVALID, "cpu: %s rotates %u of %u columns; it must be an even number of them", stage_,
+           o.rope_dims, o.head_dim);
     same(vector(o.vector[0]).n, o.rope_dims / 2, "number of frequencies and of rotated pairs");
   }
 
   void attention(const apr_op& o) {
     if (head_) fail(APR_UNSUPPORTED, "cpu: %s: attention among the operations of wanted tokens only", stage_);
     if (o.n_kv_heads == 0 || o.n_heads == 0 || o.head_dim == 0 || o.n_heads % o.n_kv_heads != 0)
-      fail(APR_INVALID, "cpu: %s: %u heads of %u columns over %u KV heads", stage_, o.n_heads, o.head_dim, o.n_kv_heads);
+      fail(APR_INVALID, "cpu: %s: %u heads of %u columns over %u KV heads", stage_, o.n_heads, o.head_dim,
+           o.n_kv_heads);
     same(width(o.in[0]), uint64_t{o.n_heads} * o.head_dim, "width of q and heads * head_dim");
     same(width(o.in[1]), uint64_t{o.n_kv_heads} * o.head_dim, "width of k and KV heads * head_dim");
     same(width(o.in[2]), uint64_t{o.n_kv_heads} * o.head_dim, "width of v and KV heads * head_dim");
@@ -132,11 +155,13 @@ CheckedPlan check_plan(const apr_plan* plan) {
     c.widths.push_back(read_struct(p.values[i], "a value of the plan").width);
     if (c.widths.back() == 0) fail(APR_INVALID, "cpu: value %u of the plan has no columns", i);
   }
-  for (uint32_t i = 0; i < p.n_vectors; ++i) c.vectors.push_back(read_struct(p.vectors[i], "a vector of the plan"));
+  for (uint32_t i = 0; i < p.n_vectors; ++i)
+    c.vectors.push_back(read_struct(p.vectors[i], "a vector of the plan"));
   c.producers.assign(p.n_values, -1);
   if (p.n_ops == 0) fail(APR_INVALID, "cpu: the plan has no operations");
   if (p.head_op >= p.n_ops)
-    fail(APR_INVALID, "cpu: the plan's head_op is %u of %u operations; the logits must be computed for wanted tokens",
+    fail(APR_INVALID,
+         "cpu: the plan's head_op is %u of %u operations; the logits must be computed for wanted tokens",
          p.head_op, p.n_ops);
 
   Checker checker(c);
@@ -148,9 +173,11 @@ CheckedPlan check_plan(const apr_plan* plan) {
     fail(APR_INVALID, "cpu: the plan's logits are value %d of %u", p.logits, p.n_values);
   const auto logits = static_cast<size_t>(p.logits);
   if (c.widths[logits] != p.n_vocab)
-    fail(APR_INVALID, "cpu: the logits have %u columns, but the vocabulary has %u tokens", c.widths[logits], p.n_vocab);
+    fail(APR_INVALID, "cpu: the logits have %u columns, but the vocabulary has %u tokens", c.widths[logits],
+         p.n_vocab);
   if (c.producers[logits] < static_cast<int32_t>(p.head_op))
-    fail(APR_INVALID, "cpu: the logits are not computed by one of the operations from head_op (%u) on", p.head_op);
+    fail(APR_INVALID, "cpu: the logits are not computed by one of the operations from head_op (%u) on",
+         p.head_op);
   return c;
 }
 

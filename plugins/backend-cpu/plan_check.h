@@ -11,9 +11,9 @@ namespace apr::cpu {
 struct CheckedPlan {
   apr_plan plan;
   std::vector<apr_op> ops;
-  std::vector<uint32_t> widths;      // of values
+  std::vector<uint32_t> widths;  // of values
   std::vector<apr_vector> vectors;
-  std::vector<int32_t> producers;    // of values: index of an op, -1: none
+  std::vector<int32_t> producers;  // of values: index of an op, -1: none
 };
 
 // Throws Failure: APR_INVALID for a plan that contradicts itself, APR_UNSUPPORTED for an op kind that this backend does

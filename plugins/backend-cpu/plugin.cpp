@@ -44,8 +44,8 @@ apr_status measure_bandwidth(apr_device* device, double* gbs, apr_error* error) 
   return guard(error, [&] { *gbs = device->measure_bandwidth(); });
 }
 
-apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* options, apr_session** session,
-                apr_error* error) {
+apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* options,
+                apr_session** session, apr_error* error) {
   return guard(error, [&] {
     if (!session) fail(APR_INVALID, "cpu: session is null");
     *session = nullptr;
@@ -94,17 +94,40 @@ apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_
   });
 }
 
-apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
-                   apr_measurement* results, apr_error* error) {
+apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions,
+                   const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
+                   apr_error* error) {
   return guard(error, [&] { session->measure(index, repetitions, candidates, n, results); });
 }
 
-const apr_backend kBackend = {sizeof(apr_backend), "cpu", "this machine's processor, all formats", devices, open, close,
-                              device_info, measure_bandwidth, load, unload, step, tap, session_info, kernel,
-                              templates,   code,              measure};
+const apr_backend kBackend = {sizeof(apr_backend),
+                              "cpu",
+                              "this machine's processor, all formats",
+                              devices,
+                              open,
+                              close,
+                              device_info,
+                              measure_bandwidth,
+                              load,
+                              unload,
+                              step,
+                              tap,
+                              session_info,
+                              kernel,
+                              templates,
+                              code,
+                              measure};
 const apr_backend* const kBackends[] = {&kBackend};
 
 }  // namespace
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "backend-cpu", "0.1.0", "Apache-2.0",
-                    nullptr,            0,             kBackends,     1};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "backend-cpu",
+                    "0.1.0",
+                    "Apache-2.0",
+                    nullptr,
+                    0,
+                    kBackends,
+                    1};

@@ -20,11 +20,14 @@
 
 namespace apr::cpu {
 
-inline constexpr uint32_t kRowPadding = 64;    // rows of products' inputs have zeros up to a multiple of so many columns
-inline constexpr uint32_t kHeadRows = 64;      // wanted tokens whose logits are computed at a time
-inline constexpr uint32_t kChunkKeys = 256;    // attention: keys of a chunk, counted from position 0 of the sequence
+inline constexpr uint32_t kRowPadding =
+    64;  // rows of products' inputs have zeros up to a multiple of so many columns
+inline constexpr uint32_t kHeadRows = 64;  // wanted tokens whose logits are computed at a time
+inline constexpr uint32_t kChunkKeys =
+    256;  // attention: keys of a chunk, counted from position 0 of the sequence
 inline constexpr uint32_t kBlockQueries = 32;  // attention: about so many query rows share a tile of keys
-inline constexpr uint32_t kSplitTokens = 8;    // attention: up to so many tokens, chunks may be tasks of their own
+inline constexpr uint32_t kSplitTokens =
+    8;  // attention: up to so many tokens, chunks may be tasks of their own
 
 struct StepState;
 struct RowOp;
@@ -32,8 +35,8 @@ struct RowOp;
 // Floats of every token: row i is data + i * stride.
 struct Value {
   uint32_t width = 0;
-  uint64_t stride = 0;     // elements
-  bool head = false;       // one row per wanted token instead of one per token
+  uint64_t stride = 0;  // elements
+  bool head = false;    // one row per wanted token instead of one per token
   float* data = nullptr;
   int32_t born = -1, last = -1;  // phases that write it and that read it last
   uint64_t offset = 0;           // bytes into the activations
@@ -52,8 +55,8 @@ struct Quantized {
 
   QuantRow row(uint64_t i) const {
     const uint64_t blocks = stride / kActBlock;
-    return {q + i * stride,           scale + i * blocks,      sum16 + i * blocks * 2,
-            sum32 + i * blocks,       bias16 + i * blocks * 2, bias32 + i * blocks};
+    return {q + i * stride,     scale + i * blocks,      sum16 + i * blocks * 2,
+            sum32 + i * blocks, bias16 + i * blocks * 2, bias32 + i * blocks};
   }
 };
 
@@ -76,10 +79,18 @@ struct RopeTable {
 struct KvCache {
   uint32_t heads, head_dim, padded, positions, element_bytes;  // positions: a multiple of kTileKeys
   uint8_t *k = nullptr, *v = nullptr;
-  uint64_t k_bytes(uint32_t sequences) const { return uint64_t{sequences} * heads * positions * head_dim * element_bytes; }
-  uint64_t v_bytes(uint32_t sequences) const { return uint64_t{sequences} * heads * positions * padded * element_bytes; }
-  uint8_t* keys(uint32_t sequence, uint32_t head) const { return k + k_bytes(1) * sequence + k_bytes(1) / heads * head; }
-  uint8_t* values(uint32_t sequence, uint32_t head) const { return v + v_bytes(1) * sequence + v_bytes(1) / heads * head; }
+  uint64_t k_bytes(uint32_t sequences) const {
+    return uint64_t{sequences} * heads * positions * head_dim * element_bytes;
+  }
+  uint64_t v_bytes(uint32_t sequences) const {
+    return uint64_t{sequences} * heads * positions * padded * element_bytes;
+  }
+  uint8_t* keys(uint32_t sequence, uint32_t head) const {
+    return k + k_bytes(1) * sequence + k_bytes(1) / heads * head;
+  }
+  uint8_t* values(uint32_t sequence, uint32_t head) const {
+    return v + v_bytes(1) * sequence + v_bytes(1) / heads * head;
+  }
 };
 
 using RowFn = void (*)(const RowOp& op, const StepState& state, uint32_t row);
@@ -102,19 +113,19 @@ struct RowOp {
 struct LinearPart {
   const BoundWeight* weight = nullptr;
   const float* bias = nullptr;
-  const Value* in = nullptr;            // float activations
-  const Quantized* quantized = nullptr; // or int8 ones
+  const Value* in = nullptr;             // float activations
+  const Quantized* quantized = nullptr;  // or int8 ones
   Value* out = nullptr;
-  uint32_t op = 0;                      // index in the plan
+  uint32_t op = 0;  // index in the plan
 };
 
 // One matrix product, or two with a SWIGLU of their results.
 struct LinearUnit {
   LinearPart part, up;
-  Value* act = nullptr;           // of the SWIGLU; null: part alone
+  Value* act = nullptr;  // of the SWIGLU; null: part alone
   Quantized* act_quantized = nullptr;
-  uint32_t tile_rows = 0;         // rows of W that a task takes when there are few tokens
-  uint64_t gemv_begin = 0;        // first task of this unit in the phase
+  uint32_t tile_rows = 0;   // rows of W that a task takes when there are few tokens
+  uint64_t gemv_begin = 0;  // first task of this unit in the phase
   uint64_t gemm_begin = 0;
 };
 
@@ -149,10 +160,10 @@ struct Phase {
   std::vector<RowOp> rows;
   std::vector<LinearUnit> units;
   AttentionOp attention{};
-  std::vector<uint32_t> ops;      // of the plan, for taps and timing
-  uint64_t row_cost = 0;          // floats that a row's chain writes
+  std::vector<uint32_t> ops;  // of the plan, for taps and timing
+  uint64_t row_cost = 0;      // floats that a row's chain writes
   uint64_t gemv_tasks = 0, gemm_tasks = 0;
-  double microseconds[2] = {};    // of the last step that ran it: with few tokens (GEMV), with many
+  double microseconds[2] = {};  // of the last step that ran it: with few tokens (GEMV), with many
 };
 
 struct ProgramOptions {
@@ -176,14 +187,14 @@ struct Program {
   uint32_t head_phase = 0;        // first phase that runs on wanted tokens only
   Value* logits = nullptr;
   uint32_t n_vocab = 0, n_tokens_known = 0;  // rows of the embedding
-  uint64_t choices = 0;           // kernels chosen by format
+  uint64_t choices = 0;                      // kernels chosen by format
 
-  uint32_t head_rows = 0;         // capacity of head values
-  uint64_t k_step = 0;            // widest GEMM step of any weight
-  uint32_t query_rows = 0;        // most query rows of an attention task
-  uint32_t padded = 0;            // widest padded head
+  uint32_t head_rows = 0;   // capacity of head values
+  uint64_t k_step = 0;      // widest GEMM step of any weight
+  uint32_t query_rows = 0;  // most query rows of an attention task
+  uint32_t padded = 0;      // widest padded head
   Memory activations, kv, ropes_memory;
-  Memory copied_weights;          // those that are not used where the caller has them
+  Memory copied_weights;  // those that are not used where the caller has them
 };
 
 // Checks the plan and lays it out; allocates all memory that steps use. Throws Failure.

@@ -12,7 +12,8 @@ void embed(const RowOp& op, const StepState& state, uint32_t row) {
 }
 
 void rms_norm(const RowOp& op, const StepState& state, uint32_t row) {
-  state.kernels->rms_norm(state.in(op.a, row), op.vector, op.heads, op.out->width / op.heads, op.eps, out_row(*op.out, row));
+  state.kernels->rms_norm(state.in(op.a, row), op.vector, op.heads, op.out->width / op.heads, op.eps,
+                          out_row(*op.out, row));
 }
 
 void add(const RowOp& op, const StepState& state, uint32_t row) {
@@ -25,12 +26,14 @@ void swiglu(const RowOp& op, const StepState& state, uint32_t row) {
 
 void rope_adjacent(const RowOp& op, const StepState& state, uint32_t row) {
   const float* table = op.rope->data + uint64_t{state.token_row(op.head, row)} * op.rope->dims;
-  state.kernels->rope_adjacent(state.in(op.a, row), table, op.heads, op.head_dim, op.rope->dims, out_row(*op.out, row));
+  state.kernels->rope_adjacent(state.in(op.a, row), table, op.heads, op.head_dim, op.rope->dims,
+                               out_row(*op.out, row));
 }
 
 void rope_halves(const RowOp& op, const StepState& state, uint32_t row) {
   const float* table = op.rope->data + uint64_t{state.token_row(op.head, row)} * op.rope->dims;
-  state.kernels->rope_halves(state.in(op.a, row), table, op.heads, op.head_dim, op.rope->dims, out_row(*op.out, row));
+  state.kernels->rope_halves(state.in(op.a, row), table, op.heads, op.head_dim, op.rope->dims,
+                             out_row(*op.out, row));
 }
 
 void rope_table(const RowOp& op, const StepState& state, uint32_t row) {
@@ -53,11 +56,12 @@ template <class T, class Convert>
 void store(const RowOp& op, const StepState& state, uint32_t row, Convert&& convert) {
   const KvCache& kv = *op.kv;
   const float *k = state.in(op.a, row), *v = state.in(op.b, row);
-  const auto sequence = static_cast<uint32_t>(state.sequences[row]), position = static_cast<uint32_t>(state.positions[row]);
+  const auto sequence = static_cast<uint32_t>(state.sequences[row]),
+             position = static_cast<uint32_t>(state.positions[row]);
   for (uint32_t h = 0; h < kv.heads; ++h, k += kv.head_dim, v += kv.head_dim) {
     T* values = reinterpret_cast<T*>(kv.values(sequence, h)) + uint64_t{position} * kv.padded;
-    T* keys = reinterpret_cast<T*>(kv.keys(sequence, h)) + uint64_t{position / kTileKeys} * kTileKeys * kv.head_dim +
-              position % kTileKeys;
+    T* keys = reinterpret_cast<T*>(kv.keys(sequence, h)) +
+              uint64_t{position / kTileKeys} * kTileKeys * kv.head_dim + position % kTileKeys;
     // Keys pass through their place for values, which is written last.
     convert(k, kv.head_dim, values);
     for (uint32_t d = 0; d < kv.head_dim; ++d) keys[d * kTileKeys] = values[d];
@@ -66,10 +70,13 @@ void store(const RowOp& op, const StepState& state, uint32_t row, Convert&& conv
 }
 }  // namespace
 
-void store_half(const RowOp& op, const StepState& state, uint32_t row) { store<uint16_t>(op, state, row, state.kernels->to_half); }
+void store_half(const RowOp& op, const StepState& state, uint32_t row) {
+  store<uint16_t>(op, state, row, state.kernels->to_half);
+}
 
 void store_float(const RowOp& op, const StepState& state, uint32_t row) {
-  store<float>(op, state, row, [](const float* from, uint64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); });
+  store<float>(op, state, row,
+               [](const float* from, uint64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); });
 }
 
 void pad_quantized(const Quantized& to, uint32_t row) {

@@ -13,7 +13,8 @@ using namespace apr::cpu;
 namespace {
 
 double now_microseconds() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 const apr_load_options& checked(const apr_load_options& o) {
@@ -28,8 +29,8 @@ const apr_load_options& checked(const apr_load_options& o) {
 apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_load_options& options)
     : device_(device),
       chooser_(checked(options), device.isa, device.copies_weights),
-      program_(build_program(plan, {&chooser_, options.precise != 0, device.time_kernels, options.n_ctx, options.n_sequences,
-                                    options.n_batch})),
+      program_(build_program(plan, {&chooser_, options.precise != 0, device.time_kernels, options.n_ctx,
+                                    options.n_sequences, options.n_batch})),
       batches_(options.n_ctx, options.n_sequences, options.n_batch, program_.n_tokens_known),
       partials_(program_, options.n_ctx, options.n_batch),
       ranges_(device.pool->threads()) {
@@ -48,7 +49,8 @@ apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_loa
 
   describe(options.n_batch);
   if (chooser_.passed_over() > 0)
-    device.log(1, "%u rules are not used: their kernels round activations, and the session is precise", chooser_.passed_over());
+    device.log(1, "%u rules are not used: their kernels round activations, and the session is precise",
+               chooser_.passed_over());
   info_.load_seconds = (now_microseconds() - begin) * 1e-6;
   choices_at_load_ = program_.choices;
 }
@@ -64,7 +66,9 @@ apr_session::Section apr_session::section_of(const Phase& phase, uint32_t index)
   const uint32_t rows = rows_of(phase), threads = device_.pool->threads();
   Section s{index, index, 0, 1u << 30, 1};
   switch (phase.kind) {
-    case PhaseKind::Rows: s.tasks = rows; break;
+    case PhaseKind::Rows:
+      s.tasks = rows;
+      break;
     case PhaseKind::Linear:
       if (rows <= APR_CPU_GEMV_MAX_M) {
         s.tasks = phase.gemv_tasks;
@@ -73,15 +77,19 @@ apr_session::Section apr_session::section_of(const Phase& phase, uint32_t index)
       }
       // Too few panels for all threads: the same panel for fewer rows each time. 64 rows still outweigh its unpacking.
       if (phase.gemm_tasks < 4 * uint64_t{threads} && threads > 1)
-        s.splits = static_cast<uint32_t>(std::clamp<uint64_t>(4 * uint64_t{threads} / phase.gemm_tasks, 1, std::max(1u, rows / 64)));
+        s.splits = static_cast<uint32_t>(
+            std::clamp<uint64_t>(4 * uint64_t{threads} / phase.gemm_tasks, 1, std::max(1u, rows / 64)));
       s.tasks = phase.gemm_tasks * s.splits;
       break;
-    case PhaseKind::Attention: s.tasks = phase.attention.shape->tasks; break;
+    case PhaseKind::Attention:
+      s.tasks = phase.attention.shape->tasks;
+      break;
   }
   return s;
 }
 
-void apr_session::run_tasks(const Phase& phase, const Section& section, uint32_t thread, uint64_t begin, uint64_t end) {
+void apr_session::run_tasks(const Phase& phase, const Section& section, uint32_t thread, uint64_t begin,
+                            uint64_t end) {
   const uint32_t rows = rows_of(phase);
   switch (phase.kind) {
     case PhaseKind::Rows:
@@ -167,7 +175,8 @@ void apr_session::report(uint32_t index) {
     } else {
       // Rows are apart in memory; the receiver gets them side by side.
       std::vector<float> packed(uint64_t{rows} * v.width);
-      for (uint32_t r = 0; r < rows; ++r) std::copy_n(out_row(v, r), v.width, packed.data() + uint64_t{r} * v.width);
+      for (uint32_t r = 0; r < rows; ++r)
+        std::copy_n(out_row(v, r), v.width, packed.data() + uint64_t{r} * v.width);
       tap_(tap_user_, program_.ops[op].stage, packed.data(), rows, v.width);
     }
   }
@@ -199,11 +208,13 @@ void apr_session::step(const apr_batch& batch, apr_step_output& output) {
   Value& logits = *program_.logits;
   float* const own = logits.data;
   const uint64_t own_stride = logits.stride;
-  const bool direct = output.logits && logits.last == logits.born;  // nothing else reads them: straight to the caller
+  const bool direct =
+      output.logits && logits.last == logits.born;  // nothing else reads them: straight to the caller
   uint32_t done = 0;
   do {
     state_.wanted = wanted.data() + done;
-    state_.head_rows = head ? std::min<uint32_t>(program_.head_rows, static_cast<uint32_t>(wanted.size()) - done) : 0;
+    state_.head_rows =
+        head ? std::min<uint32_t>(program_.head_rows, static_cast<uint32_t>(wanted.size()) - done) : 0;
     if (direct && head) {
       logits.data = output.logits + uint64_t{done} * program_.n_vocab;
       logits.stride = program_.n_vocab;
@@ -211,10 +222,12 @@ void apr_session::step(const apr_batch& batch, apr_step_output& output) {
     run(done == 0 ? 0 : program_.head_phase, head ? end : program_.head_phase);
     if (output.logits && !direct)
       for (uint32_t r = 0; r < state_.head_rows; ++r)
-        std::copy_n(out_row(logits, r), program_.n_vocab, output.logits + uint64_t{done + r} * program_.n_vocab);
+        std::copy_n(out_row(logits, r), program_.n_vocab,
+                    output.logits + uint64_t{done + r} * program_.n_vocab);
     if (output.argmax && head)
       for (uint32_t r = 0; r < state_.head_rows; ++r)
-        output.argmax[done + r] = static_cast<int32_t>(state_.kernels->argmax(out_row(logits, r), program_.n_vocab));
+        output.argmax[done + r] =
+            static_cast<int32_t>(state_.kernels->argmax(out_row(logits, r), program_.n_vocab));
     logits.data = own;
     logits.stride = own_stride;
     done += state_.head_rows;

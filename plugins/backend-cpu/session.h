@@ -24,7 +24,8 @@ struct apr_session {
   void kernel(uint32_t index, apr_kernel_info& out) const;  // throws Failure
   void code(uint32_t index, apr_kernel_code& out);          // throws Failure
   // As apr_backend.measure; throws Failure.
-  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results);
+  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
+               apr_measurement* results);
 
  private:
   // A phase that is run by all threads, and those after it that the last thread runs by itself while the others wait.
@@ -32,14 +33,15 @@ struct apr_session {
     uint32_t phase;
     uint32_t last_serial;  // phases phase + 1 .. last_serial are serial; = phase: none
     uint64_t tasks;
-    uint32_t share;        // see TaskRanges::claim
-    uint32_t splits;       // GEMM: parts into which the rows of a panel's task are cut
+    uint32_t share;   // see TaskRanges::claim
+    uint32_t splits;  // GEMM: parts into which the rows of a panel's task are cut
   };
 
   void describe(uint32_t n_batch);
   void run_phases(uint32_t begin, uint32_t end);
   void run_section(const Section& section, uint32_t index, uint32_t thread);
-  void run_tasks(const apr::cpu::Phase& phase, const Section& section, uint32_t thread, uint64_t begin, uint64_t end);
+  void run_tasks(const apr::cpu::Phase& phase, const Section& section, uint32_t thread, uint64_t begin,
+                 uint64_t end);
   void run_serial(uint32_t begin, uint32_t end);
   bool is_serial(const apr::cpu::Phase& phase) const;
   Section section_of(const apr::cpu::Phase& phase, uint32_t index) const;
@@ -68,7 +70,8 @@ struct apr_session {
     bool many;                 // more tokens than a GEMV takes
   };
   std::vector<Choice> choices_;
-  std::map<uint32_t, std::pair<std::string, std::string>> code_;  // functions and instruction sets that were asked for
+  std::map<uint32_t, std::pair<std::string, std::string>>
+      code_;  // functions and instruction sets that were asked for
   apr_session_info info_{};
   uint64_t choices_at_load_ = 0;
   apr_tap_fn tap_ = nullptr;

@@ -86,7 +86,8 @@ bool TaskRanges::claim(uint32_t thread, uint32_t section, uint32_t share, uint64
 
 // More threads than processors: one that spins keeps the one it waits for from running.
 ThreadPool::ThreadPool(uint32_t threads, uint32_t available_cpus)
-    : spin_microseconds_(threads <= available_cpus ? kSpinMicroseconds : 0), barrier_(threads, spin_microseconds_) {
+    : spin_microseconds_(threads <= available_cpus ? kSpinMicroseconds : 0),
+      barrier_(threads, spin_microseconds_) {
   workers_.reserve(threads - 1);
   try {
     for (uint32_t t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });

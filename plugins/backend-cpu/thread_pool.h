@@ -92,7 +92,8 @@ class ThreadPool {
   void run(Job job, void* context);
   template <class Fn>
   void run(Fn&& fn) {
-    run([](void* context, uint32_t thread) { (*static_cast<std::remove_reference_t<Fn>*>(context))(thread); }, &fn);
+    run([](void* context, uint32_t thread) { (*static_cast<std::remove_reference_t<Fn>*>(context))(thread); },
+        &fn);
   }
   // For use inside a job.
   Barrier& barrier() { return barrier_; }

@@ -49,12 +49,16 @@ void read_features(Topology& t) {
     const char* name;
     bool present;
   };
-  const Feature features[] = {
-      {"avx2", ymm && (seven.b >> 5 & 1)},           {"fma", ymm && (one.c >> 12 & 1)},
-      {"f16c", ymm && (one.c >> 29 & 1)},            {"avx512f", zmm && (seven.b >> 16 & 1)},
-      {"avx512bw", zmm && (seven.b >> 30 & 1)},      {"avx512vl", zmm && (seven.b >> 31 & 1)},
-      {"avx512dq", zmm && (seven.b >> 17 & 1)},      {"avx512_vnni", zmm && (seven.c >> 11 & 1)},
-      {"avx512_bf16", zmm && (seven_one.a >> 5 & 1)}, {"amx_int8", (seven.d >> 25 & 1) != 0}};
+  const Feature features[] = {{"avx2", ymm && (seven.b >> 5 & 1)},
+                              {"fma", ymm && (one.c >> 12 & 1)},
+                              {"f16c", ymm && (one.c >> 29 & 1)},
+                              {"avx512f", zmm && (seven.b >> 16 & 1)},
+                              {"avx512bw", zmm && (seven.b >> 30 & 1)},
+                              {"avx512vl", zmm && (seven.b >> 31 & 1)},
+                              {"avx512dq", zmm && (seven.b >> 17 & 1)},
+                              {"avx512_vnni", zmm && (seven.c >> 11 & 1)},
+                              {"avx512_bf16", zmm && (seven_one.a >> 5 & 1)},
+                              {"amx_int8", (seven.d >> 25 & 1) != 0}};
   const auto has = [&](const char* name) {
     for (const Feature& f : features)
       if (std::strcmp(f.name, name) == 0) return f.present;
@@ -79,7 +83,8 @@ std::string read_model() {
     // x86: "model name"; arm has "CPU part" numbers only, and its name, where there is one, in the device tree.
     if (line.rfind("model name", 0) == 0 || line.rfind("Model", 0) == 0) {
       const size_t at = line.find(':');
-      if (at != std::string::npos && at + 2 <= line.size()) return line.substr(line.find_first_not_of(" \t", at + 1));
+      if (at != std::string::npos && at + 2 <= line.size())
+        return line.substr(line.find_first_not_of(" \t", at + 1));
     }
   }
   return "processor";
@@ -179,7 +184,8 @@ Topology read_topology() {
   t.cores = static_cast<uint32_t>(cores.size());
   t.quota = read_quota();
   for (int i = 0; i < 8; ++i) {
-    const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(allowed[0]) + "/cache/index" + std::to_string(i);
+    const std::string folder =
+        "/sys/devices/system/cpu/cpu" + std::to_string(allowed[0]) + "/cache/index" + std::to_string(i);
     t.cache_bytes = std::max(t.cache_bytes, parse_size(read_line(folder + "/size")));
   }
   return t;
@@ -199,7 +205,8 @@ SystemMemory read_memory() {
     m.total = a;
     m.available = std::min(m.available, a > b ? a - b : 0);
   };
-  for (const std::string& f : cgroup_folders("")) limit(read_line(f + "/memory.max"), read_line(f + "/memory.current"));
+  for (const std::string& f : cgroup_folders(""))
+    limit(read_line(f + "/memory.max"), read_line(f + "/memory.current"));
   for (const std::string& f : cgroup_folders("memory"))
     limit(read_line(f + "/memory.limit_in_bytes"), read_line(f + "/memory.usage_in_bytes"));
   return m;
@@ -207,9 +214,12 @@ SystemMemory read_memory() {
 
 const char* isa_name(apr_isa isa) {
   switch (isa) {
-    case APR_ISA_PORTABLE: return "portable";
-    case APR_ISA_AVX2: return "avx2";
-    case APR_ISA_AVX512: return "avx512";
+    case APR_ISA_PORTABLE:
+      return "portable";
+    case APR_ISA_AVX2:
+      return "avx2";
+    case APR_ISA_AVX512:
+      return "avx512";
   }
   return "unknown";
 }

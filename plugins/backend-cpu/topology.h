@@ -10,13 +10,13 @@
 namespace apr::cpu {
 
 struct Topology {
-  std::string model;       // "Intel(R) Xeon(R) Processor"
-  std::string features;    // of those that kernels use or could use: "avx2 fma f16c avx512f ..."
-  apr_isa isa;             // the highest set of kernels that the processor and the system support
-  uint32_t cpus;           // logical processors in the affinity mask
-  uint32_t cores;          // physical cores among them
-  double quota;            // processors' worth of time that the control group allows, 0: no limit
-  uint64_t cache_bytes;    // of the last-level cache, 0: unknown
+  std::string model;     // "Intel(R) Xeon(R) Processor"
+  std::string features;  // of those that kernels use or could use: "avx2 fma f16c avx512f ..."
+  apr_isa isa;           // the highest set of kernels that the processor and the system support
+  uint32_t cpus;         // logical processors in the affinity mask
+  uint32_t cores;        // physical cores among them
+  double quota;          // processors' worth of time that the control group allows, 0: no limit
+  uint64_t cache_bytes;  // of the last-level cache, 0: unknown
 
   // Physical cores, within the quota: what "0 threads" means.
   uint32_t default_threads() const;

@@ -33,8 +33,8 @@ void touch(const Piece& piece, uintptr_t page) {
 
 // Each piece once, on all threads.
 template <class Fn>
-void for_pieces(ThreadPool& pool, const std::vector<Piece>& pieces, const char* what, uint64_t total, apr_progress_fn progress,
-                void* user, Fn&& fn) {
+void for_pieces(ThreadPool& pool, const std::vector<Piece>& pieces, const char* what, uint64_t total,
+                apr_progress_fn progress, void* user, Fn&& fn) {
   std::atomic<size_t> next{0};
   std::atomic<uint64_t> done{0};
   if (progress) progress(user, what, 0, total);
@@ -58,14 +58,18 @@ uint64_t weight_bytes(const Program& program) {
 }
 
 void place_weights(apr_device& device, Program& program, apr_progress_fn progress, void* user) {
-  const auto copied = [](const BoundWeight& w) { return (w.gemv.kernel.fn ? w.gemv.choice : w.embed.choice).copied; };
+  const auto copied = [](const BoundWeight& w) {
+    return (w.gemv.kernel.fn ? w.gemv.choice : w.embed.choice).copied;
+  };
   const uint64_t total = weight_bytes(program), available = read_memory().available;
   Layout layout;
   std::vector<uint64_t> at;
   for (const auto& w : program.weights) at.push_back(w && copied(*w) ? layout.add(w->weight.bytes) : 0);
   if (total > available) {
     if (layout.bytes() > available)
-      fail(APR_NO_MEMORY, "cpu: copies of weights (weights=copied, or rules with memory = \"copied\") need %.1f GiB, but %.1f GiB are free; use them mapped",
+      fail(APR_NO_MEMORY,
+           "cpu: copies of weights (weights=copied, or rules with memory = \"copied\") need %.1f GiB, but "
+           "%.1f GiB are free; use them mapped",
            static_cast<double>(layout.bytes()) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
     device.log(2, "the weights take %.1f GiB, more than the %.1f GiB that are free: they are not read ahead",
                static_cast<double>(total) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
@@ -78,17 +82,20 @@ void place_weights(apr_device& device, Program& program, apr_progress_fn progres
     BoundWeight* w = program.weights[i].get();
     if (!w || (total > available && !copied(*w))) continue;
     for (uint64_t p = 0; p < w->weight.bytes; p += kPiece)
-      pieces.push_back({w->data + p, copied(*w) ? program.copied_weights.as<uint8_t>(at[i] + p) : nullptr, std::min(kPiece, w->weight.bytes - p)});
+      pieces.push_back({w->data + p, copied(*w) ? program.copied_weights.as<uint8_t>(at[i] + p) : nullptr,
+                        std::min(kPiece, w->weight.bytes - p)});
   }
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  for_pieces(*device.pool, pieces, layout.bytes() > 0 ? "copying weights" : "reading weights", total, progress, user, [page](const Piece& piece) {
-    if (piece.to)
-      std::memcpy(piece.to, piece.from, piece.bytes);
-    else
-      touch(piece, page);
-  });
+  for_pieces(*device.pool, pieces, layout.bytes() > 0 ? "copying weights" : "reading weights", total,
+             progress, user, [page](const Piece& piece) {
+               if (piece.to)
+                 std::memcpy(piece.to, piece.from, piece.bytes);
+               else
+                 touch(piece, page);
+             });
   for (size_t i = 0; i < program.weights.size(); ++i)
-    if (BoundWeight* w = program.weights[i].get(); w && copied(*w)) w->data = program.copied_weights.as<uint8_t>(at[i]);
+    if (BoundWeight* w = program.weights[i].get(); w && copied(*w))
+      w->data = program.copied_weights.as<uint8_t>(at[i]);
 }
 
 }  // namespace apr::cpu

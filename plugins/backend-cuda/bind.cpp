@@ -10,7 +10,8 @@ namespace {
 
 class Binder {
  public:
-  Binder(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers, const BindContext& context, CUdeviceptr scratch)
+  Binder(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers,
+         const BindContext& context, CUdeviceptr scratch)
       : step_(step), program_(program), buffers_(buffers), context_(context), scratch_(scratch) {}
 
   Args run() const {
@@ -41,10 +42,12 @@ class Binder {
         output(step_.outputs[0], nullptr, a.yq, a.yh);
         return a;
       }
-      case Op::Linear: return linear();
+      case Op::Linear:
+        return linear();
       case Op::Rope:
       case Op::RopeKv:
-      case Op::Attention: return attention();
+      case Op::Attention:
+        return attention();
       case Op::Add:
       case Op::Swiglu:
       case Op::Gather: {
@@ -66,7 +69,8 @@ class Binder {
       }
       case Op::TopK:
       case Op::ReadBandwidth:
-      case Op::WeightRange: break;
+      case Op::WeightRange:
+        break;
     }
     throw failure(APR_FAILED, "stage {}: {} is not part of a step", step_.stage, to_string(step_.spec.op));
   }
@@ -82,9 +86,13 @@ class Binder {
     return program_.head ? &s->n_wanted : &s->m;
   }
   const BoundBuffer& at(int32_t buffer) const { return buffers_[static_cast<size_t>(buffer)]; }
-  uint32_t width(int32_t buffer) const { return buffer < 0 ? 0 : program_.buffers[static_cast<size_t>(buffer)].width; }
+  uint32_t width(int32_t buffer) const {
+    return buffer < 0 ? 0 : program_.buffers[static_cast<size_t>(buffer)].width;
+  }
   Form form(int32_t buffer) const { return program_.buffers[static_cast<size_t>(buffer)].form; }
-  float* floats(int32_t buffer) const { return buffer < 0 ? nullptr : reinterpret_cast<float*>(at(buffer).base); }
+  float* floats(int32_t buffer) const {
+    return buffer < 0 ? nullptr : reinterpret_cast<float*>(at(buffer).base);
+  }
 
   ActInt8 int8(int32_t buffer) const {
     const BoundBuffer& b = at(buffer);
@@ -93,7 +101,8 @@ class Binder {
   }
   ActHalf half(int32_t buffer, bool two) const {
     const BoundBuffer& b = at(buffer);
-    return {{reinterpret_cast<uint16_t*>(b.base), two ? reinterpret_cast<uint16_t*>(b.base + b.layout.part[1]) : nullptr},
+    return {{reinterpret_cast<uint16_t*>(b.base),
+             two ? reinterpret_cast<uint16_t*>(b.base + b.layout.part[1]) : nullptr},
             reinterpret_cast<float*>(b.base + b.layout.part[2])};
   }
 
@@ -103,28 +112,48 @@ class Binder {
         if (y == nullptr) break;
         *y = floats(buffer);
         return;
-      case Form::Int8: yq = int8(buffer); return;
-      case Form::F16: yh = half(buffer, false); return;
+      case Form::Int8:
+        yq = int8(buffer);
+        return;
+      case Form::F16:
+        yh = half(buffer, false);
+        return;
       case Form::Bf16x2:
-      case Form::F16x2: yh = half(buffer, true); return;
-      case Form::Token: break;
+      case Form::F16x2:
+        yh = half(buffer, true);
+        return;
+      case Form::Token:
+        break;
     }
     throw failure(APR_FAILED, "stage {}: wrong form of result", step_.stage);
   }
 
-  const float* vector(int32_t index) const { return index < 0 ? nullptr : (*context_.vectors)[static_cast<size_t>(index)]; }
-  Weight weight(size_t segment) const { return (*context_.weights)[static_cast<size_t>(step_.weights[segment])]; }
+  const float* vector(int32_t index) const {
+    return index < 0 ? nullptr : (*context_.vectors)[static_cast<size_t>(index)];
+  }
+  Weight weight(size_t segment) const {
+    return (*context_.weights)[static_cast<size_t>(step_.weights[segment])];
+  }
 
   LinearArgs linear() const {
     LinearArgs a{};
     a.m = rows();
     switch (form(step_.input[0])) {
-      case Form::Float: a.x = floats(step_.input[0]); break;
-      case Form::Int8: a.xq = int8(step_.input[0]); break;
-      case Form::F16: a.xh = half(step_.input[0], false); break;
+      case Form::Float:
+        a.x = floats(step_.input[0]);
+        break;
+      case Form::Int8:
+        a.xq = int8(step_.input[0]);
+        break;
+      case Form::F16:
+        a.xh = half(step_.input[0], false);
+        break;
       case Form::Bf16x2:
-      case Form::F16x2: a.xh = half(step_.input[0], true); break;
-      case Form::Token: throw failure(APR_FAILED, "stage {}: tokens are no activations", step_.stage);
+      case Form::F16x2:
+        a.xh = half(step_.input[0], true);
+        break;
+      case Form::Token:
+        throw failure(APR_FAILED, "stage {}: tokens are no activations", step_.stage);
     }
     a.norm = vector(step_.norm[0]);
     a.residual = floats(step_.residual);
@@ -149,7 +178,8 @@ class Binder {
     a.positions = state<int32_t>(context_.state_layout.positions());
     a.sequences = state<int32_t>(context_.state_layout.sequences());
     a.q = floats(step_.input[0]), a.k = floats(step_.input[1]), a.v = floats(step_.input[2]);
-    a.q_stride = width(step_.input[0]), a.k_stride = width(step_.input[1]), a.v_stride = width(step_.input[2]);
+    a.q_stride = width(step_.input[0]), a.k_stride = width(step_.input[1]),
+    a.v_stride = width(step_.input[2]);
     a.n_ctx = context_.n_ctx;
     a.q_norm = vector(step_.norm[0]);
     a.k_norm = vector(step_.norm[1]);
@@ -184,7 +214,8 @@ const void* address(const Args& args) {
   return std::visit([](const auto& a) -> const void* { return &a; }, args);
 }
 
-std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes, const DeviceWeights& weights) {
+std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes,
+                                 const DeviceWeights& weights) {
   std::vector<Ahead> ahead;
   for (size_t i = index + 1; i < program.steps.size() && bytes > 0; ++i) {
     std::vector<Ahead> planes;
@@ -199,14 +230,16 @@ std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t 
     }
     if (ahead.size() + planes.size() > kMaxAhead) break;
     if (total > bytes)
-      for (Ahead& plane : planes) plane.bytes = static_cast<uint32_t>(plane.bytes * bytes / total / 256 * 256);
+      for (Ahead& plane : planes)
+        plane.bytes = static_cast<uint32_t>(plane.bytes * bytes / total / 256 * 256);
     ahead.insert(ahead.end(), planes.begin(), planes.end());
     bytes -= std::min(bytes, total);
   }
   return ahead;
 }
 
-Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers, const BindContext& context, CUdeviceptr scratch) {
+Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers,
+               const BindContext& context, CUdeviceptr scratch) {
   return Binder(step, program, buffers, context, scratch).run();
 }
 

@@ -10,7 +10,8 @@
 
 namespace apr::cuda {
 
-using Args = std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs, ArgmaxArgs>;
+using Args =
+    std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs, ArgmaxArgs>;
 
 const void* address(const Args& args);
 
@@ -48,8 +49,10 @@ struct BoundBuffer {
 
 // What the steps after `index` read first, at most `bytes` in all: whole matrices, and of the kernel that the last bytes
 // go to the same share of every plane, from its start.
-std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes, const DeviceWeights& weights);
+std::vector<Ahead> weights_ahead(const Program& program, size_t index, uint64_t bytes,
+                                 const DeviceWeights& weights);
 
-Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers, const BindContext& context, CUdeviceptr scratch);
+Args bind_step(const Step& step, const Program& program, const std::vector<BoundBuffer>& buffers,
+               const BindContext& context, CUdeviceptr scratch);
 
 }  // namespace apr::cuda

@@ -41,32 +41,39 @@ bool holds(const TemplatePreset& preset, const KernelSpec& spec, const Target& t
 }
 
 // "" when the template can serve the spec, else the reason why not. Fills the layouts.
-std::string refusal(const Template& t, const KernelSpec& spec, const Target& target, std::vector<const apr_layout*>& layouts) {
+std::string refusal(const Template& t, const KernelSpec& spec, const Target& target,
+                    std::vector<const apr_layout*>& layouts) {
   if (t.view != spec.view) return fmt::format("eats the {} view", to_string(t.view));
-  if (target.capability < t.arch) return fmt::format("needs compute capability {}.{}", t.arch / 10, t.arch % 10);
+  if (target.capability < t.arch)
+    return fmt::format("needs compute capability {}.{}", t.arch / 10, t.arch % 10);
   if (t.arch_specific && target.capability / 10 != t.arch / 10)
     return fmt::format("uses instructions of sm_{}a alone", t.arch);
   if (spec.m == 0 ? t.m_max != 0 : spec.m < t.m_min || (t.m_max != 0 && spec.m > t.m_max))
-    return t.m_max == 0 ? fmt::format("serves {} tokens and more", t.m_min) : fmt::format("serves {} to {} tokens", t.m_min, t.m_max);
+    return t.m_max == 0 ? fmt::format("serves {} tokens and more", t.m_min)
+                        : fmt::format("serves {} to {} tokens", t.m_min, t.m_max);
   if (spec.segments.size() > t.max_segments) return fmt::format("takes {} matrices at most", t.max_segments);
   if (!t.norm && constant(spec, "kNorm") != 0) return "folds no norm in";
   constexpr const char* kEpilogues[] = {"none", "residual", "swiglu"};
   static_assert(kEpilogueNone == 0 && kEpilogueResidual == 1 && kEpilogueSwiglu == 2);
-  if (!t.epilogues.empty() && std::find(t.epilogues.begin(), t.epilogues.end(), kEpilogues[constant(spec, "kEpilogue")]) == t.epilogues.end())
+  if (!t.epilogues.empty() && std::find(t.epilogues.begin(), t.epilogues.end(),
+                                        kEpilogues[constant(spec, "kEpilogue")]) == t.epilogues.end())
     return fmt::format("has no {} epilogue", kEpilogues[constant(spec, "kEpilogue")]);
   for (const SegmentSpec& segment : spec.segments)
-    if (!t.formats.empty() && std::find(t.formats.begin(), t.formats.end(), segment.format) == t.formats.end())
+    if (!t.formats.empty() &&
+        std::find(t.formats.begin(), t.formats.end(), segment.format) == t.formats.end())
       return fmt::format("does not read {}", segment.format);
   layouts.clear();
   for (const SegmentSpec& segment : spec.segments) {
     const apr_layout* chosen = nullptr;
     for (const std::string& name : t.layouts) {
       const apr_layout* layout = find_layout(*segment.codec, name);
-      if (layout != nullptr && (segment.layout == nullptr || segment.layout == layout)) chosen = chosen == nullptr ? layout : chosen;
+      if (layout != nullptr && (segment.layout == nullptr || segment.layout == layout))
+        chosen = chosen == nullptr ? layout : chosen;
     }
     if (chosen == nullptr)
-      return segment.layout != nullptr ? fmt::format("cannot read layout {} of {}", segment.layout->name, segment.format)
-                                       : fmt::format("takes no layout that {} has", segment.format);
+      return segment.layout != nullptr
+                 ? fmt::format("cannot read layout {} of {}", segment.layout->name, segment.format)
+                 : fmt::format("takes no layout that {} has", segment.format);
     layouts.push_back(chosen);
   }
   return "";
@@ -92,17 +99,21 @@ std::string reason_of(const BoundRule* bound, bool only, const TemplatePreset* p
   std::string reason;
   if (bound != nullptr) {
     const apr_kernel_rule& rule = *bound->rule;
-    reason = fmt::format("rule {}{}", rule.origin, rule.why == nullptr || rule.why[0] == '\0' ? "" : fmt::format(": {}", rule.why));
+    reason = fmt::format("rule {}{}", rule.origin,
+                         rule.why == nullptr || rule.why[0] == '\0' ? "" : fmt::format(": {}", rule.why));
     if (bound->kernel == nullptr) reason += "; it leaves the template open: ";
   }
-  if (bound == nullptr || bound->kernel == nullptr) reason += only ? "the only template that serves it" : "newest architecture, then narrowest range of tokens";
+  if (bound == nullptr || bound->kernel == nullptr)
+    reason +=
+        only ? "the only template that serves it" : "newest architecture, then narrowest range of tokens";
   if (preset != nullptr) reason += "; parameters: " + preset->why;
   return reason;
 }
 
 }  // namespace
 
-std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target, std::string* why, const BoundRule* rule) {
+std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& spec, const Target& target,
+                                   std::string* why, const BoundRule* rule) {
   struct Candidate {
     const Template* kernel;
     std::vector<const apr_layout*> layouts;
@@ -130,8 +141,10 @@ std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& s
     return a.kernel->name < b.kernel->name;
   });
   if (able.empty() || (named != nullptr && able[0].kernel != named)) {
-    for (const Candidate& candidate : able) refused += fmt::format("\n  {}: can serve it", candidate.kernel->name);
-    if (why != nullptr) *why = refused.empty() ? fmt::format("\n  no template has op {}", to_string(spec.op)) : refused;
+    for (const Candidate& candidate : able)
+      refused += fmt::format("\n  {}: can serve it", candidate.kernel->name);
+    if (why != nullptr)
+      *why = refused.empty() ? fmt::format("\n  no template has op {}", to_string(spec.op)) : refused;
     return std::nullopt;
   }
   KernelConfig config;
@@ -141,10 +154,12 @@ std::optional<KernelConfig> choose(const Registry& registry, const KernelSpec& s
                                   [&](const TemplatePreset& p) { return holds(p, spec, target); });
   const TemplatePreset* preset = found == config.kernel->presets.end() ? nullptr : &*found;
   for (const TemplateParam& param : config.kernel->params)
-    config.params.push_back({param.name, param_value(param, preset, rule == nullptr ? nullptr : rule->rule), Constant::Type::Int});
+    config.params.push_back({param.name, param_value(param, preset, rule == nullptr ? nullptr : rule->rule),
+                             Constant::Type::Int});
   config.reason = reason_of(rule, able.size() == 1, preset);
   for (size_t i = 1; i < able.size(); ++i)
-    config.rejected += fmt::format("{}: able, {}\n", able[i].kernel->name, named != nullptr ? "but the rule names another" : "but comes after");
+    config.rejected += fmt::format("{}: able, {}\n", able[i].kernel->name,
+                                   named != nullptr ? "but the rule names another" : "but comes after");
   for (size_t at = 0; at + 3 <= refused.size();) {  // "\n  name: reason" as "name: reason\n"
     const size_t end = std::min(refused.find('\n', at + 1), refused.size());
     config.rejected += refused.substr(at + 3, end - at - 3) + "\n";

@@ -54,8 +54,8 @@ bool try_open(const std::string& path, Opened& opened) {
   library.load(path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::search_system_folders, code);
   if (code) return false;
   Nvrtc n;
-#define APR_X(name)                                                      \
-  if (!library.has(#name)) return false;                                 \
+#define APR_X(name)                      \
+  if (!library.has(#name)) return false; \
   n.name = &library.get<std::remove_pointer_t<decltype(n.name)>>(#name);
   APR_NVRTC_FUNCTIONS(APR_X)
 #undef APR_X
@@ -98,7 +98,8 @@ std::unique_ptr<Search> search(int driver_version) {
   std::vector<std::string> shown;
   for (const std::string& folder : list) shown.push_back(folder.empty() ? "the loader's path" : folder);
   s->result.reason = fmt::format(
-      "no NVRTC (libnvrtc.so.13 or .12) in {}; install the CUDA toolkit's NVRTC (Debian and Ubuntu: package cuda-nvrtc-13-0 of NVIDIA's repository, or the "
+      "no NVRTC (libnvrtc.so.13 or .12) in {}; install the CUDA toolkit's NVRTC (Debian and Ubuntu: package "
+      "cuda-nvrtc-13-0 of NVIDIA's repository, or the "
       "Python package nvidia-cuda-nvrtc) and name its folder in LD_LIBRARY_PATH",
       join(shown, ", "));
   return s;
@@ -114,20 +115,23 @@ const NvrtcSearch& nvrtc(int driver_version) {
 Compiled compile(const Nvrtc& nvrtc, const std::string& name, const std::string& source,
                  const std::vector<NamedText>& headers, const std::vector<std::string>& options) {
   const auto check = [&](nvrtcResult result, const char* doing) {
-    if (result != NVRTC_SUCCESS) throw failure(APR_FAILED, "NVRTC, {} {}: {}", doing, name, nvrtc.nvrtcGetErrorString(result));
+    if (result != NVRTC_SUCCESS)
+      throw failure(APR_FAILED, "NVRTC, {} {}: {}", doing, name, nvrtc.nvrtcGetErrorString(result));
   };
   std::vector<const char*> texts, names, arguments;
-  for (const NamedText& header : headers) texts.push_back(header.text.c_str()), names.push_back(header.name.c_str());
+  for (const NamedText& header : headers)
+    texts.push_back(header.text.c_str()), names.push_back(header.name.c_str());
   for (const std::string& option : options) arguments.push_back(option.c_str());
 
   nvrtcProgram program = nullptr;
-  check(nvrtc.nvrtcCreateProgram(&program, source.c_str(), name.c_str(), static_cast<int>(headers.size()), texts.data(),
-                                 names.data()),
+  check(nvrtc.nvrtcCreateProgram(&program, source.c_str(), name.c_str(), static_cast<int>(headers.size()),
+                                 texts.data(), names.data()),
         "creating");
   const auto destroy = [&](nvrtcProgram* p) { nvrtc.nvrtcDestroyProgram(p); };
   const std::unique_ptr<nvrtcProgram, decltype(destroy)> guard(&program, destroy);
 
-  const nvrtcResult result = nvrtc.nvrtcCompileProgram(program, static_cast<int>(arguments.size()), arguments.data());
+  const nvrtcResult result =
+      nvrtc.nvrtcCompileProgram(program, static_cast<int>(arguments.size()), arguments.data());
   Compiled out;
   size_t bytes = 0;
   if (nvrtc.nvrtcGetProgramLogSize(program, &bytes) == NVRTC_SUCCESS && bytes > 1) {
@@ -136,8 +140,8 @@ Compiled compile(const Nvrtc& nvrtc, const std::string& name, const std::string&
     while (!out.log.empty() && (out.log.back() == '\0' || out.log.back() == '\n')) out.log.pop_back();
   }
   if (result != NVRTC_SUCCESS)
-    throw failure(APR_FAILED, "{} does not compile ({}, options {}):\n{}", name, nvrtc.nvrtcGetErrorString(result),
-                  join(options, " "), out.log);
+    throw failure(APR_FAILED, "{} does not compile ({}, options {}):\n{}", name,
+                  nvrtc.nvrtcGetErrorString(result), join(options, " "), out.log);
   check(nvrtc.nvrtcGetCUBINSize(program, &bytes), "reading the cubin of");
   out.cubin.resize(bytes);
   if (bytes > 0) check(nvrtc.nvrtcGetCUBIN(program, out.cubin.data()), "reading the cubin of");

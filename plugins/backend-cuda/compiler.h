@@ -8,19 +8,19 @@
 
 namespace apr::cuda {
 
-#define APR_NVRTC_FUNCTIONS(X)  \
-  X(nvrtcGetErrorString)        \
-  X(nvrtcVersion)               \
-  X(nvrtcCreateProgram)         \
-  X(nvrtcDestroyProgram)        \
-  X(nvrtcCompileProgram)        \
-  X(nvrtcGetPTXSize)            \
-  X(nvrtcGetPTX)                \
-  X(nvrtcGetCUBINSize)          \
-  X(nvrtcGetCUBIN)              \
-  X(nvrtcGetProgramLogSize)     \
-  X(nvrtcGetProgramLog)         \
-  X(nvrtcGetNumSupportedArchs)  \
+#define APR_NVRTC_FUNCTIONS(X) \
+  X(nvrtcGetErrorString)       \
+  X(nvrtcVersion)              \
+  X(nvrtcCreateProgram)        \
+  X(nvrtcDestroyProgram)       \
+  X(nvrtcCompileProgram)       \
+  X(nvrtcGetPTXSize)           \
+  X(nvrtcGetPTX)               \
+  X(nvrtcGetCUBINSize)         \
+  X(nvrtcGetCUBIN)             \
+  X(nvrtcGetProgramLogSize)    \
+  X(nvrtcGetProgramLog)        \
+  X(nvrtcGetNumSupportedArchs) \
   X(nvrtcGetSupportedArchs)
 
 struct Nvrtc {

@@ -11,14 +11,17 @@ Gpu::Gpu(uint32_t index) : driver_(cuda::driver()) {
   int count = 0;
   driver_.check(driver_.cuDeviceGetCount(&count), "counting GPUs");
   if (count == 0)
-    throw failure(APR_NO_DEVICE, "the NVIDIA driver (CUDA {}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES", driver_.version_text());
+    throw failure(APR_NO_DEVICE,
+                  "the NVIDIA driver (CUDA {}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES",
+                  driver_.version_text());
   if (index >= static_cast<uint32_t>(count))
     throw failure(APR_NO_DEVICE, "there is no GPU {}: the driver counts {}", index, count);
   driver_.check(driver_.cuDeviceGet(&device_, static_cast<int>(index)), "opening the GPU");
   char name[128] = {};
   driver_.check(driver_.cuDeviceGetName(name, sizeof name - 1, device_), "reading the GPU's name");
   name_ = name;
-  capability_ = 10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) + attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+  capability_ = 10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
+                attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
   multiprocessors_ = attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
   max_shared_ = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   driver_.check(driver_.cuDeviceTotalMem(&memory_total_, device_), "reading the GPU's memory size");
@@ -49,7 +52,9 @@ uint64_t Gpu::memory_free() const {
   return free;
 }
 
-void Gpu::make_current() const { driver_.check(driver_.cuCtxSetCurrent(context_), "selecting the GPU's context"); }
+void Gpu::make_current() const {
+  driver_.check(driver_.cuCtxSetCurrent(context_), "selecting the GPU's context");
+}
 
 void Gpu::synchronize() const { driver_.check(driver_.cuStreamSynchronize(stream_), "waiting for the GPU"); }
 
@@ -57,8 +62,11 @@ DeviceMemory::DeviceMemory(const Gpu& gpu, uint64_t bytes, const char* what) : g
   if (bytes == 0) return;
   const CUresult result = gpu.driver().cuMemAlloc(&address_, bytes);
   if (result == CUDA_ERROR_OUT_OF_MEMORY)
-    throw failure(APR_NO_MEMORY, "{}: {} needed on {}, {} of {} are free; a smaller context, fewer sequences or a smaller batch need less",
-                  what, human_bytes(bytes), gpu.name(), human_bytes(gpu.memory_free()), human_bytes(gpu.memory_total()));
+    throw failure(APR_NO_MEMORY,
+                  "{}: {} needed on {}, {} of {} are free; a smaller context, fewer sequences or a smaller "
+                  "batch need less",
+                  what, human_bytes(bytes), gpu.name(), human_bytes(gpu.memory_free()),
+                  human_bytes(gpu.memory_total()));
   gpu.driver().check(result, what);
 }
 
@@ -76,7 +84,8 @@ PinnedMemory::~PinnedMemory() {
   if (address_ != nullptr) gpu_->driver().cuMemFreeHost(address_);
 }
 
-Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summary) : gpu_(&gpu), summary_(summary) {
+Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summary)
+    : gpu_(&gpu), summary_(summary) {
   const Driver& d = gpu.driver();
   char log[4096] = {};
   CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
@@ -86,21 +95,25 @@ Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summ
   if (loaded != CUDA_SUCCESS) {
     const char* name = nullptr;
     d.cuGetErrorName(loaded, &name);
-    throw failure(APR_FAILED, "the driver (CUDA {}) refuses kernel {}: {}{}{}", d.version_text(), summary, name == nullptr ? "error" : name,
-                  log[0] == '\0' ? "" : ": ", log);
+    throw failure(APR_FAILED, "the driver (CUDA {}) refuses kernel {}: {}{}{}", d.version_text(), summary,
+                  name == nullptr ? "error" : name, log[0] == '\0' ? "" : ": ", log);
   }
   try {
     d.check(d.cuModuleGetFunction(&function_, module_, "apr_kernel"), summary.c_str());
     CUdeviceptr address = 0;
     size_t bytes = 0;
     d.check(d.cuModuleGetGlobal(&address, &bytes, module_, "apr_launch"), summary.c_str());
-    if (bytes != sizeof(LaunchShape)) throw Error("kernel {}: its apr_launch has {} bytes instead of {}", summary, bytes, sizeof(LaunchShape));
+    if (bytes != sizeof(LaunchShape))
+      throw Error("kernel {}: its apr_launch has {} bytes instead of {}", summary, bytes,
+                  sizeof(LaunchShape));
     d.check(d.cuMemcpyDtoH(&shape_, address, sizeof shape_), summary.c_str());
     if (shape_.shared_bytes > static_cast<uint32_t>(gpu.max_shared()))
-      throw Error("kernel {}: needs {} bytes of shared memory, and {} has {}", summary, shape_.shared_bytes, gpu.name(), gpu.max_shared());
+      throw Error("kernel {}: needs {} bytes of shared memory, and {} has {}", summary, shape_.shared_bytes,
+                  gpu.name(), gpu.max_shared());
     // A CTA that uses more than 48 KiB has to ask, and its static shared memory counts too: so all ask.
     if (shape_.shared_bytes > 0)
-      d.check(d.cuFuncSetAttribute(function_, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shape_.shared_bytes)),
+      d.check(d.cuFuncSetAttribute(function_, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                   static_cast<int>(shape_.shared_bytes)),
               summary.c_str());
   } catch (...) {
     d.cuModuleUnload(module_);
@@ -113,7 +126,8 @@ void Kernel::set_generic_shape(const GenericShape& shape) {
   CUdeviceptr address = 0;
   size_t bytes = 0;
   d.check(d.cuModuleGetGlobal(&address, &bytes, module_, "apr_shape"), summary_.c_str());
-  if (bytes != sizeof shape) throw Error("kernel {}: its apr_shape has {} bytes instead of {}", summary_, bytes, sizeof shape);
+  if (bytes != sizeof shape)
+    throw Error("kernel {}: its apr_shape has {} bytes instead of {}", summary_, bytes, sizeof shape);
   d.check(d.cuMemcpyHtoD(address, &shape, sizeof shape), summary_.c_str());
 }
 
@@ -141,7 +155,8 @@ void Kernel::launch(const Gpu& gpu, const void* args, uint32_t rows, bool after_
     attributes[config.numAttrs++].value.clusterDim = {shape_.cluster_x, 1, 1};
   }
   void* parameters[] = {const_cast<void*>(args)};
-  gpu.driver().check(gpu.driver().cuLaunchKernelEx(&config, function_, parameters, nullptr), summary_.c_str());
+  gpu.driver().check(gpu.driver().cuLaunchKernelEx(&config, function_, parameters, nullptr),
+                     summary_.c_str());
 }
 
 }  // namespace apr::cuda

@@ -13,7 +13,9 @@
 
 namespace apr::cuda {
 
-std::string compiler_version(const Nvrtc& nvrtc) { return fmt::format("NVRTC {}.{}", nvrtc.major, nvrtc.minor); }
+std::string compiler_version(const Nvrtc& nvrtc) {
+  return fmt::format("NVRTC {}.{}", nvrtc.major, nvrtc.minor);
+}
 
 CompileFn nvrtc_compiler(const Nvrtc& nvrtc) {
   return [&nvrtc](const Specialised& source) {
@@ -23,7 +25,8 @@ CompileFn nvrtc_compiler(const Nvrtc& nvrtc) {
       compiled = compile(nvrtc, "prelude of " + source.name, source.source, source.headers, source.options);
     } catch (const Failure& e) {
       if (source.rule.empty()) throw;
-      throw failure(e.status(), "{}: the kernel that this rule chose cannot be built: {}", source.rule, e.what());
+      throw failure(e.status(), "{}: the kernel that this rule chose cannot be built: {}", source.rule,
+                    e.what());
     }
     return BuiltKernel{std::move(compiled.cubin), std::move(compiled.ptx), source.source, source.summary};
   };
@@ -41,7 +44,8 @@ struct Job {
 // So eight processes that start together share the work instead of queueing for the first kernel.
 class Builder {
  public:
-  Builder(std::vector<Job>& jobs, KernelCache& cache, const CompileFn& compile, std::vector<KernelImage>& images, JitReport& report)
+  Builder(std::vector<Job>& jobs, KernelCache& cache, const CompileFn& compile,
+          std::vector<KernelImage>& images, JitReport& report)
       : jobs_(jobs), cache_(cache), compile_(compile), images_(images), report_(report) {}
 
   void work() {
@@ -93,7 +97,8 @@ class Builder {
       finish(job, {"", job.source->source, "", ""}, KernelCache::Source::Cached);
       return;
     }
-    KernelCache::Result result = cache_.get(job.key, [&] { return compile_(*job.source); }, wait);
+    KernelCache::Result result = cache_.get(
+        job.key, [&] { return compile_(*job.source); }, wait);
     if (result.source == KernelCache::Source::Busy) {
       const std::lock_guard lock(mutex_);
       busy_.push_back(static_cast<size_t>(&job - jobs_.data()));
@@ -121,15 +126,17 @@ class Builder {
   size_t next_ = 0;           // first job that the first round has not taken
   std::vector<size_t> busy_;  // for the second round
   size_t done_ = 0;
-  unsigned ended_ = 0;        // threads
+  unsigned ended_ = 0;  // threads
   std::exception_ptr failure_;
 };
 
 }  // namespace
 
-std::vector<KernelImage> build_kernels(const std::vector<Specialised>& sources, KernelCache& cache, const CompileFn& compile,
-                                       const std::string& compiler, unsigned threads,
-                                       const std::function<void(size_t done, size_t total)>& progress, JitReport& report) {
+std::vector<KernelImage> build_kernels(const std::vector<Specialised>& sources, KernelCache& cache,
+                                       const CompileFn& compile, const std::string& compiler,
+                                       unsigned threads,
+                                       const std::function<void(size_t done, size_t total)>& progress,
+                                       JitReport& report) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<Job> jobs;
   std::map<std::string, size_t> by_key;

@@ -29,8 +29,10 @@ std::string compiler_version(const Nvrtc& nvrtc);  // "NVRTC 13.0"
 
 // images[i] belongs to sources[i]; equal sources are built once. `progress` is called on the calling thread with the
 // number of kernels done; the work happens on `threads` others. The first failure is thrown after the running ones end.
-std::vector<KernelImage> build_kernels(const std::vector<Specialised>& sources, KernelCache& cache, const CompileFn& compile,
-                                       const std::string& compiler, unsigned threads,
-                                       const std::function<void(size_t done, size_t total)>& progress, JitReport& report);
+std::vector<KernelImage> build_kernels(const std::vector<Specialised>& sources, KernelCache& cache,
+                                       const CompileFn& compile, const std::string& compiler,
+                                       unsigned threads,
+                                       const std::function<void(size_t done, size_t total)>& progress,
+                                       JitReport& report);
 
 }  // namespace apr::cuda

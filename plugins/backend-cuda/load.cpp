@@ -25,8 +25,14 @@ uint64_t round_up(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 }  // namespace
 
 Session::Session(Device& device, const apr_plan& plan, const apr_load_options& options)
-    : device_(device), gpu_(device.gpu), plan_(plan), n_ctx_(options.n_ctx), n_sequences_(options.n_sequences), n_batch_(options.n_batch),
-      precise_(options.precise != 0), stored_(options.n_sequences, 0) {
+    : device_(device),
+      gpu_(device.gpu),
+      plan_(plan),
+      n_ctx_(options.n_ctx),
+      n_sequences_(options.n_sequences),
+      n_batch_(options.n_batch),
+      precise_(options.precise != 0),
+      stored_(options.n_sequences, 0) {
   const auto start = Clock::now();
   info_.struct_size = sizeof info_;
   take(options);
@@ -34,7 +40,8 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
   allocate();
   measure_weight_ranges();
   for (size_t b = 0; b < bodies_.size(); ++b) bind_program(bodies_[b], body_arena_.address(), choices_[b]);
-  for (size_t h = 0; h < heads_.size(); ++h) bind_program(heads_[h], head_arena_.address(), choices_[bodies_.size() + h]);
+  for (size_t h = 0; h < heads_.size(); ++h)
+    bind_program(heads_[h], head_arena_.address(), choices_[bodies_.size() + h]);
   bind_gathers();
   info_.n_kernels = static_cast<uint32_t>(explained_.size());
   warm_up();
@@ -51,7 +58,8 @@ Session::~Session() {
 }
 
 void Session::take(const apr_load_options& options) {
-  DecideOptions how{device_.generic(), !device_.settings.no_fusion, precise_, n_batch_, device_.compiler(), device_.log};
+  DecideOptions how{device_.generic(), !device_.settings.no_fusion, precise_,
+                    n_batch_,          device_.compiler(),          device_.log};
   Decision d = decide(plan_, options, device_.registry, device_.target, how);
   for (const bool head : {false, true})
     for (PlannedProgram& planned : head ? d.heads : d.bodies) {
@@ -87,10 +95,12 @@ void Session::build_generic() {
     const Program& program = p < bodies_.size() ? bodies_[p].program : heads_[p - bodies_.size()].program;
     for (size_t i = 0; i < choices_[p].size(); ++i) build(program.steps[i].spec, *choices_[p][i]);
   }
-  for (size_t v = 0; v < gathers_.size(); ++v) build({Op::Gather, View::None, 0, plan_.values[crossing_[v]]->width, {}, {}}, *gathers_[v]);
+  for (size_t v = 0; v < gathers_.size(); ++v)
+    build({Op::Gather, View::None, 0, plan_.values[crossing_[v]]->width, {}, {}}, *gathers_[v]);
   if (device_.log)
-    device_.log(2, fmt::format("{}; kernels that were built with the program serve: right, but many times slower",
-                               device_.nvrtc == nullptr ? device_.nvrtc_reason : "setting prebuilt=1"));
+    device_.log(
+        2, fmt::format("{}; kernels that were built with the program serve: right, but many times slower",
+                       device_.nvrtc == nullptr ? device_.nvrtc_reason : "setting prebuilt=1"));
 }
 
 void Session::build_and_upload(const apr_load_options& options) {
@@ -112,7 +122,10 @@ void Session::build_and_upload(const apr_load_options& options) {
   std::vector<std::string> summaries;
   for (Choice* choice : all) {
     const auto [at, fresh] = by_key.emplace(choice->key, sources.size());
-    if (fresh) sources.push_back(choice->source), summaries.push_back(choice->source.summary + (choice->rule.empty() ? "" : fmt::format(" (rule {})", choice->rule)));
+    if (fresh)
+      sources.push_back(choice->source),
+          summaries.push_back(choice->source.summary +
+                              (choice->rule.empty() ? "" : fmt::format(" (rule {})", choice->rule)));
     choice->kernel = at->second;
   }
 
@@ -127,7 +140,8 @@ void Session::build_and_upload(const apr_load_options& options) {
   std::atomic<bool> finished{false};
   std::thread builder([&] {
     try {
-      images = device_.build(sources, [&](size_t done, size_t of) { total = of, built = done; }, report);
+      images = device_.build(
+          sources, [&](size_t done, size_t of) { total = of, built = done; }, report);
     } catch (...) {
       failed = std::current_exception();
     }
@@ -136,7 +150,8 @@ void Session::build_and_upload(const apr_load_options& options) {
   const auto uploading = Clock::now();
   std::exception_ptr upload_failed;
   try {
-    weights_ = DeviceWeights(gpu_, plan_, layouts_, device_.threads, [&](uint64_t done, uint64_t of) { progress("weights", done, of); });
+    weights_ = DeviceWeights(gpu_, plan_, layouts_, device_.threads,
+                             [&](uint64_t done, uint64_t of) { progress("weights", done, of); });
     vectors_ = DeviceVectors(gpu_, plan_);
     info_.upload_seconds = since(uploading);
     for (size_t shown = SIZE_MAX; !finished; std::this_thread::sleep_for(std::chrono::milliseconds(2)))
@@ -151,12 +166,14 @@ void Session::build_and_upload(const apr_load_options& options) {
   info_.compile_seconds = report.seconds;
   info_.kernels_compiled = report.compiled;
   info_.kernels_cached = report.cached;
-  for (size_t i = 0; i < images.size(); ++i, ++kernels_made_) kernels_.emplace_back(gpu_, images[i], summaries[i]);
+  for (size_t i = 0; i < images.size(); ++i, ++kernels_made_)
+    kernels_.emplace_back(gpu_, images[i], summaries[i]);
   for (const Kernel& kernel : kernels_) {
     scratch_.emplace_back(gpu_, kernel.shape().scratch_bytes, "scratch memory of a kernel");
     info_.scratch_bytes += kernel.shape().scratch_bytes;
     if (kernel.shape().scratch_bytes > 0)
-      gpu_.driver().check(gpu_.driver().cuMemsetD8Async(scratch_.back().address(), 0, kernel.shape().scratch_bytes, gpu_.stream()),
+      gpu_.driver().check(gpu_.driver().cuMemsetD8Async(scratch_.back().address(), 0,
+                                                        kernel.shape().scratch_bytes, gpu_.stream()),
                           "clearing scratch memory");
   }
 }
@@ -165,7 +182,9 @@ void Session::allocate() {
   const auto cleared = [&](uint64_t bytes, const char* what) {
     DeviceMemory memory(gpu_, bytes, what);
     // Rows that are not in use are computed from what lies there: zeros, never a NaN from before.
-    if (bytes > 0) gpu_.driver().check(gpu_.driver().cuMemsetD8Async(memory.address(), 0, bytes, gpu_.stream()), "clearing memory");
+    if (bytes > 0)
+      gpu_.driver().check(gpu_.driver().cuMemsetD8Async(memory.address(), 0, bytes, gpu_.stream()),
+                          "clearing memory");
     return memory;
   };
   uint64_t kv = 0;
@@ -207,7 +226,9 @@ void Session::allocate() {
   logits_ = cleared(uint64_t{head_rows} * plan_.n_vocab * 4, "logits");
   tokens_ = cleared(uint64_t{head_rows} * 4, "tokens");
   states_ = cleared(state_bytes, "state");
-  for (size_t v = 0; v < crossing_.size(); ++v) inlet_of_.push_back(inlets_.address() + inlet_at[v]), outlet_of_.push_back(outlets_.address() + outlet_at[v]);
+  for (size_t v = 0; v < crossing_.size(); ++v)
+    inlet_of_.push_back(inlets_.address() + inlet_at[v]),
+        outlet_of_.push_back(outlets_.address() + outlet_at[v]);
   host_states_ = PinnedMemory(gpu_, state_bytes, "state");
   host_logits_ = PinnedMemory(gpu_, logits_.bytes(), "logits");
   host_tokens_ = PinnedMemory(gpu_, tokens_.bytes(), "tokens");
@@ -216,20 +237,24 @@ void Session::allocate() {
 
   info_.weight_bytes = weights_.bytes() + vectors_.bytes();
   info_.kv_bytes = kv;
-  info_.scratch_bytes += body_bytes + head_bytes + inlet_bytes + outlet_bytes + logits_.bytes() + tokens_.bytes() + states_.bytes();
+  info_.scratch_bytes += body_bytes + head_bytes + inlet_bytes + outlet_bytes + logits_.bytes() +
+                         tokens_.bytes() + states_.bytes();
 }
 
 void Session::measure_weight_ranges() {
   DeviceMemory bits(gpu_, uint64_t{plan_.n_weights} * 4, "ranges of weights");
   if (plan_.n_weights == 0) return;
-  gpu_.driver().check(gpu_.driver().cuMemsetD8Async(bits.address(), 0, bits.bytes(), gpu_.stream()), "clearing memory");
+  gpu_.driver().check(gpu_.driver().cuMemsetD8Async(bits.address(), 0, bits.bytes(), gpu_.stream()),
+                      "clearing memory");
   for (size_t w = 0; w < ranges_.size(); ++w) {
     if (ranges_[w] == nullptr) continue;
     const RangeArgs args = {weights_.all()[w], bits.at<uint32_t>(w * 4)};
     kernels_[ranges_[w]->kernel].launch(gpu_, &args, 1, false);
   }
   std::vector<float> largest(plan_.n_weights);
-  gpu_.driver().check(gpu_.driver().cuMemcpyDtoHAsync(largest.data(), bits.address(), bits.bytes(), gpu_.stream()), "reading ranges of weights");
+  gpu_.driver().check(
+      gpu_.driver().cuMemcpyDtoHAsync(largest.data(), bits.address(), bits.bytes(), gpu_.stream()),
+      "reading ranges of weights");
   gpu_.synchronize();
   for (size_t w = 0; w < ranges_.size(); ++w) {
     if (ranges_[w] == nullptr) continue;
@@ -243,10 +268,13 @@ void Session::measure_weight_ranges() {
 }
 
 BindContext Session::context_of(const Bound& bound) const {
-  return {&weights_.all(), &vectors_.all(), &caches_, &weight_scales_, n_ctx_, states_.address() + bound.state, bound.state_layout};
+  return {&weights_.all(),   &vectors_.all(), &caches_,
+          &weight_scales_,   n_ctx_,          states_.address() + bound.state,
+          bound.state_layout};
 }
 
-void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vector<std::unique_ptr<Choice>>& choices) {
+void Session::bind_program(Bound& bound, CUdeviceptr arena_base,
+                           const std::vector<std::unique_ptr<Choice>>& choices) {
   const Program& program = bound.program;
   const Arena arena = place_buffers(program, bound.rows);
   for (size_t b = 0; b < program.buffers.size(); ++b) {
@@ -254,8 +282,12 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
     CUdeviceptr base = 0;
     const auto crossing = std::find(crossing_.begin(), crossing_.end(), buffer.value) - crossing_.begin();
     switch (buffer.place) {
-      case Buffer::Place::Arena: base = arena_base + arena.offsets[b]; break;
-      case Buffer::Place::Inlet: base = inlet_of_[static_cast<size_t>(crossing)]; break;
+      case Buffer::Place::Arena:
+        base = arena_base + arena.offsets[b];
+        break;
+      case Buffer::Place::Inlet:
+        base = inlet_of_[static_cast<size_t>(crossing)];
+        break;
       case Buffer::Place::Outlet:
         if (buffer.form == Form::Token)
           base = tokens_.address();
@@ -273,14 +305,20 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base, const std::vect
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const Step& step = program.steps[i];
     const Choice& choice = *choices[i];
-    Launch launch{&kernels_[choice.kernel], bind_step(step, program, bound.buffers, context, scratch_[choice.kernel].address()), {}, {}};
+    Launch launch{&kernels_[choice.kernel],
+                  bind_step(step, program, bound.buffers, context, scratch_[choice.kernel].address()),
+                  {},
+                  {}};
     if (auto* attention = std::get_if<AttentionArgs>(&launch.args)) {
-      const std::vector<Ahead> ahead = weights_ahead(program, i, launch.kernel->shape().ahead_bytes, weights_);
+      const std::vector<Ahead> ahead =
+          weights_ahead(program, i, launch.kernel->shape().ahead_bytes, weights_);
       std::copy(ahead.begin(), ahead.end(), attention->ahead);
     }
     for (const int32_t out : step.outputs) {
       const Buffer& buffer = program.buffers[static_cast<size_t>(out)];
-      if (buffer.value >= 0) launch.taps.push_back({stage_of.at(buffer.value), bound.buffers[static_cast<size_t>(out)].base, buffer.width});
+      if (buffer.value >= 0)
+        launch.taps.push_back(
+            {stage_of.at(buffer.value), bound.buffers[static_cast<size_t>(out)].base, buffer.width});
     }
     launch.explained = choice.explained;
     bound.launches.push_back(std::move(launch));
@@ -299,9 +337,11 @@ void Session::bind_gathers() {
         step.spec = {Op::Gather, View::None, 0, width, {}, {}};
         step.input[0] = 0;
         step.outputs = {1};
-        const std::vector<BoundBuffer> buffers = {{bodies_[b].program.m == 1 ? inlet_of_[v] : outlet_of_[v], {}}, {inlet_of_[v], {}}};
+        const std::vector<BoundBuffer> buffers = {
+            {bodies_[b].program.m == 1 ? inlet_of_[v] : outlet_of_[v], {}}, {inlet_of_[v], {}}};
         const BindContext context = context_of(head);
-        gather_launches_.push_back({&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
+        gather_launches_.push_back(
+            {&kernels_[gathers_[v]->kernel], bind_step(step, program, buffers, context, 0), {}, {}});
       }
 }
 
@@ -316,7 +356,8 @@ void Session::warm_up() {
   }
   for (Bound& head : heads_) {
     write_head_state(head, &zero, 1);
-    for (size_t v = 0; v < crossing_.size(); ++v) gather_launches_[v].kernel->launch(gpu_, address(gather_launches_[v].args), 1, false);
+    for (size_t v = 0; v < crossing_.size(); ++v)
+      gather_launches_[v].kernel->launch(gpu_, address(gather_launches_[v].args), 1, false);
     run(head, 1, false);
     gpu_.synchronize();
   }
@@ -327,7 +368,8 @@ void Session::capture() {
   for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits}) {
     const Driver& d = gpu_.driver();
     CUgraph graph = nullptr;
-    d.check(d.cuStreamBeginCapture(gpu_.stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "beginning to capture a step");
+    d.check(d.cuStreamBeginCapture(gpu_.stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
+            "beginning to capture a step");
     try {
       decode_work(leaves != Leaves::Nothing, leaves == Leaves::Logits);
     } catch (...) {

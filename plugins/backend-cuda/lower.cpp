@@ -16,24 +16,36 @@ namespace {
 
 Output output_of(Form form) {
   switch (form) {
-    case Form::Float: return kOutputFloat;
-    case Form::Int8: return kOutputInt8;
-    case Form::F16: return kOutputF16;
-    case Form::Bf16x2: return kOutputBf16x2;
-    case Form::F16x2: return kOutputF16x2;
-    case Form::Token: break;
+    case Form::Float:
+      return kOutputFloat;
+    case Form::Int8:
+      return kOutputInt8;
+    case Form::F16:
+      return kOutputF16;
+    case Form::Bf16x2:
+      return kOutputBf16x2;
+    case Form::F16x2:
+      return kOutputF16x2;
+    case Form::Token:
+      break;
   }
   throw failure(APR_FAILED, "tokens are no activations");
 }
 
 Input input_of(Form form) {
   switch (form) {
-    case Form::Float: return kInputFloat;
-    case Form::Int8: return kInputInt8;
-    case Form::F16: return kInputF16;
-    case Form::Bf16x2: return kInputBf16x2;
-    case Form::F16x2: return kInputF16x2;
-    case Form::Token: break;
+    case Form::Float:
+      return kInputFloat;
+    case Form::Int8:
+      return kInputInt8;
+    case Form::F16:
+      return kInputF16;
+    case Form::Bf16x2:
+      return kInputBf16x2;
+    case Form::F16x2:
+      return kInputF16x2;
+    case Form::Token:
+      break;
   }
   throw failure(APR_FAILED, "tokens are no activations");
 }
@@ -41,7 +53,11 @@ Input input_of(Form form) {
 class Lowering {
  public:
   Lowering(const apr_plan& plan, uint32_t m, bool head, const LowerOptions& options)
-      : plan_(plan), options_(options), flow_(analyse(plan)), patterns_(find_patterns(flow_, m, options)), done_(plan.n_ops, false),
+      : plan_(plan),
+        options_(options),
+        flow_(analyse(plan)),
+        patterns_(find_patterns(flow_, m, options)),
+        done_(plan.n_ops, false),
         buffer_of_(plan.n_values, -1) {
     program_.m = m;
     program_.head = head;
@@ -50,10 +66,13 @@ class Lowering {
 
   Program run() {
     if (program_.head)
-      for (const int32_t value : crossing_) buffer_of_[static_cast<size_t>(value)] = add_buffer(Form::Float, width(value), value, Buffer::Place::Inlet);
+      for (const int32_t value : crossing_)
+        buffer_of_[static_cast<size_t>(value)] =
+            add_buffer(Form::Float, width(value), value, Buffer::Place::Inlet);
     for (uint32_t i = 0; i < plan_.n_ops; ++i) {
       if (plan_.ops[i]->kind == APR_OP_ATTENTION) attention_index_[i] = n_attentions_++;
-      if (done_[i] || patterns_.absorbed[i] || flow_.is_head(static_cast<int32_t>(i)) != program_.head) continue;
+      if (done_[i] || patterns_.absorbed[i] || flow_.is_head(static_cast<int32_t>(i)) != program_.head)
+        continue;
       lower(i, *plan_.ops[i]);
     }
     if (program_.head) {
@@ -81,7 +100,8 @@ class Lowering {
       if (written_as_int8(value))
         index = add_buffer(Form::Int8, width(value), -1);
       else
-        index = add_buffer(Form::Float, width(value), value, crosses || value == plan_.logits ? Buffer::Place::Outlet : Buffer::Place::Arena);
+        index = add_buffer(Form::Float, width(value), value,
+                           crosses || value == plan_.logits ? Buffer::Place::Outlet : Buffer::Place::Arena);
     }
     return index;
   }
@@ -95,7 +115,8 @@ class Lowering {
     // A SwiGLU of float matrices is the float GEMV's, which writes floats; one that is a kernel of its own does, too.
     if (kind == APR_OP_SWIGLU) {
       const int32_t gate = flow_.producer[static_cast<size_t>(flow_.op(made_by).in[0])];
-      if (!patterns_.absorbed[static_cast<size_t>(made_by)] || view(flow_.op(gate)) != View::Int) return false;
+      if (!patterns_.absorbed[static_cast<size_t>(made_by)] || view(flow_.op(gate)) != View::Int)
+        return false;
     } else if (kind != APR_OP_ATTENTION || flow_.op(made_by).head_dim % kActBlock != 0) {
       return false;
     }
@@ -128,8 +149,12 @@ class Lowering {
         step.outputs = {buffer(op.out)};
         return;
       }
-      case APR_OP_RMS_NORM: norm(i, buffer(op.out), Form::Float); return;
-      case APR_OP_LINEAR: linear(i); return;
+      case APR_OP_RMS_NORM:
+        norm(i, buffer(op.out), Form::Float);
+        return;
+      case APR_OP_LINEAR:
+        linear(i);
+        return;
       case APR_OP_ROPE: {
         Step& step = add(Op::Rope, op.stage, {i});
         step.spec.constants = attention_constants(op, op.n_heads, 0, op.head_dim, &op, false);
@@ -139,11 +164,18 @@ class Lowering {
         step.rope_scale = op.scale;
         return;
       }
-      case APR_OP_ATTENTION: attention(i); return;
-      case APR_OP_ADD: elementwise(Op::Add, i); return;
-      case APR_OP_SWIGLU: elementwise(Op::Swiglu, i); return;
+      case APR_OP_ATTENTION:
+        attention(i);
+        return;
+      case APR_OP_ADD:
+        elementwise(Op::Add, i);
+        return;
+      case APR_OP_SWIGLU:
+        elementwise(Op::Swiglu, i);
+        return;
     }
-    throw failure(APR_UNSUPPORTED, "stage {}: operation kind {} is newer than this backend", op.stage, static_cast<int>(op.kind));
+    throw failure(APR_UNSUPPORTED, "stage {}: operation kind {} is newer than this backend", op.stage,
+                  static_cast<int>(op.kind));
   }
 
   void elementwise(Op kind, uint32_t i) {
@@ -169,7 +201,8 @@ class Lowering {
   void add_segment(Step& step, const apr_op& op) {
     const apr_weight& weight = *plan_.weights[op.weight[0]];
     const bool bias = op.kind == APR_OP_LINEAR && op.vector[0] >= 0;
-    step.spec.segments.push_back({weight.format->name, weight.format->codec, nullptr, static_cast<uint32_t>(weight.n), bias});
+    step.spec.segments.push_back(
+        {weight.format->name, weight.format->codec, nullptr, static_cast<uint32_t>(weight.n), bias});
     step.weights.push_back(op.weight[0]);
     step.biases.push_back(bias ? op.vector[0] : -1);
   }
@@ -177,7 +210,9 @@ class Lowering {
   // ---- linears -----------------------------------------------------------------------------------------------------------
 
   const apr_codec& codec(const apr_op& op) const { return *plan_.weights[op.weight[0]]->format->codec; }
-  View view(const apr_op& op) const { return linear_view(*plan_.weights[op.weight[0]], program_.m, options_); }
+  View view(const apr_op& op) const {
+    return linear_view(*plan_.weights[op.weight[0]], program_.m, options_);
+  }
 
   // The linears that go into one kernel with the first: same input, same view.
   std::vector<uint32_t> segment_ops(uint32_t first) const {
@@ -186,8 +221,9 @@ class Lowering {
     std::vector<uint32_t> group;
     for (uint32_t i = first; i < plan_.n_ops && group.size() < kMaxSegments; ++i) {
       const apr_op& other = *plan_.ops[i];
-      if (other.kind != APR_OP_LINEAR || done_[i] || other.in[0] != op.in[0] || patterns_.residual_add[i] >= 0 ||
-          patterns_.swiglu[i] != patterns_.swiglu[first] || flow_.is_head(static_cast<int32_t>(i)) != program_.head)
+      if (other.kind != APR_OP_LINEAR || done_[i] || other.in[0] != op.in[0] ||
+          patterns_.residual_add[i] >= 0 || patterns_.swiglu[i] != patterns_.swiglu[first] ||
+          flow_.is_head(static_cast<int32_t>(i)) != program_.head)
         continue;
       if (view(other) == view(op) &&
           (program_.m != 0 || gemm_input(codec(other), options_) == gemm_input(codec(op), options_)))
@@ -219,7 +255,8 @@ class Lowering {
     }
     // The gate is the first segment, whichever the plan names first.
     std::vector<uint32_t> ordered = group;
-    if (epilogue == kEpilogueSwiglu && plan_.ops[ordered[0]]->out != flow_.op(patterns_.swiglu[first]).in[0]) std::swap(ordered[0], ordered[1]);
+    if (epilogue == kEpilogueSwiglu && plan_.ops[ordered[0]]->out != flow_.op(patterns_.swiglu[first]).in[0])
+      std::swap(ordered[0], ordered[1]);
 
     // Where the input comes from: a norm that is folded in, a conversion for tensor cores, or the value as it is.
     const int32_t made_by = flow_.producer[static_cast<size_t>(op.in[0])];
@@ -243,13 +280,16 @@ class Lowering {
                            {"kNorm", folded != nullptr, Constant::Type::Bool},
                            {"kInput", input_of(program_.buffers[static_cast<size_t>(input)].form)},
                            {"kOutput", kOutputFloat}};
-    if (epilogue == kEpilogueSwiglu) step.spec.constants.back().value = output_of(program_.buffers[static_cast<size_t>(buffer(results[0]))].form);
+    if (epilogue == kEpilogueSwiglu)
+      step.spec.constants.back().value =
+          output_of(program_.buffers[static_cast<size_t>(buffer(results[0]))].form);
     step.input[0] = input;
     step.residual = residual;
     if (folded != nullptr) step.norm[0] = folded->vector[0], step.eps = folded->eps;
     for (const int32_t value : results) step.outputs.push_back(buffer(value));
     // Of several tensors each has its own result; with SwiGLU they share one.
-    if (epilogue == kEpilogueNone && ordered != group) throw failure(APR_FAILED, "stage {}: segments out of order", op.stage);
+    if (epilogue == kEpilogueNone && ordered != group)
+      throw failure(APR_FAILED, "stage {}: segments out of order", op.stage);
     if (program_.m == 0) unfuse_swiglu(first);
   }
 
@@ -259,9 +299,11 @@ class Lowering {
     if (act < 0) return;
     const apr_op& op = flow_.op(act);
     const std::vector<uint32_t>& readers = flow_.readers[static_cast<size_t>(op.out)];
-    const bool linears = op.out != plan_.logits && std::all_of(readers.begin(), readers.end(), [&](uint32_t r) {
-      return plan_.ops[r]->kind == APR_OP_LINEAR && flow_.is_head(static_cast<int32_t>(r)) == program_.head;
-    });
+    const bool linears =
+        op.out != plan_.logits && std::all_of(readers.begin(), readers.end(), [&](uint32_t r) {
+          return plan_.ops[r]->kind == APR_OP_LINEAR &&
+                 flow_.is_head(static_cast<int32_t>(r)) == program_.head;
+        });
     if (linears)
       pending_swiglu_[op.out] = static_cast<uint32_t>(act);
     else
@@ -282,8 +324,11 @@ class Lowering {
     const bool fused = swiglu != pending_swiglu_.end();
     const int32_t x = buffer(fused ? plan_.ops[swiglu->second]->in[0] : value);
     const int32_t up = fused ? buffer(plan_.ops[swiglu->second]->in[1]) : -1;
-    const std::string stage = plan_.ops[fused ? swiglu->second : static_cast<uint32_t>(flow_.producer[static_cast<size_t>(value)])]->stage;
-    Step& step = add(Op::Convert, stage, fused ? std::vector<uint32_t>{swiglu->second} : std::vector<uint32_t>{});
+    const std::string stage =
+        plan_.ops[fused ? swiglu->second : static_cast<uint32_t>(flow_.producer[static_cast<size_t>(value)])]
+            ->stage;
+    Step& step =
+        add(Op::Convert, stage, fused ? std::vector<uint32_t>{swiglu->second} : std::vector<uint32_t>{});
     step.spec.k = width(value);
     step.spec.constants = {{"kOutput", output_of(form)}, {"kSwiglu", fused, Constant::Type::Bool}};
     step.input[0] = x;
@@ -294,15 +339,16 @@ class Lowering {
 
   // ---- attention -----------------------------------------------------------------------------------------------------------
 
-  std::vector<Constant> attention_constants(const apr_op& op, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, const apr_op* rope,
-                                            bool qk_norm) const {
-    return {{"kHeads", heads},
-            {"kKvHeads", kv_heads},
-            {"kHeadDim", head_dim},
-            {"kRopeDims", rope == nullptr ? 0 : rope->rope_dims},
-            {"kRopeKind", rope == nullptr ? static_cast<int64_t>(kRopeNone) : static_cast<int64_t>(rope->rope)},
-            {"kQkNorm", qk_norm, Constant::Type::Bool},
-            {"kWindow", op.kind == APR_OP_ATTENTION ? op.window : 0}};
+  std::vector<Constant> attention_constants(const apr_op& op, uint32_t heads, uint32_t kv_heads,
+                                            uint32_t head_dim, const apr_op* rope, bool qk_norm) const {
+    return {
+        {"kHeads", heads},
+        {"kKvHeads", kv_heads},
+        {"kHeadDim", head_dim},
+        {"kRopeDims", rope == nullptr ? 0 : rope->rope_dims},
+        {"kRopeKind", rope == nullptr ? static_cast<int64_t>(kRopeNone) : static_cast<int64_t>(rope->rope)},
+        {"kQkNorm", qk_norm, Constant::Type::Bool},
+        {"kWindow", op.kind == APR_OP_ATTENTION ? op.window : 0}};
   }
 
   void attention(uint32_t i) {
@@ -329,7 +375,8 @@ class Lowering {
     int32_t ready_q = -1;
     if (!fused) {
       Step& store = add(Op::RopeKv, parts.empty() ? op.stage : plan_.ops[parts[0]]->stage, parts);
-      store.spec.constants = attention_constants(op, turns_q ? op.n_heads : 0, op.n_kv_heads, op.head_dim, rope, qn != nullptr);
+      store.spec.constants =
+          attention_constants(op, turns_q ? op.n_heads : 0, op.n_kv_heads, op.head_dim, rope, qn != nullptr);
       store.cache = attention_index_.at(i);
       prepare(store, turns_q);
       if (turns_q) store.outputs = {buffer(op.in[0])};
@@ -338,7 +385,8 @@ class Lowering {
     std::vector<uint32_t> ops = fused ? parts : std::vector<uint32_t>{};
     ops.push_back(i);
     Step& step = add(Op::Attention, op.stage, std::move(ops));
-    step.spec.constants = attention_constants(op, op.n_heads, op.n_kv_heads, op.head_dim, fused ? rope : nullptr, fused && qn != nullptr);
+    step.spec.constants = attention_constants(op, op.n_heads, op.n_kv_heads, op.head_dim,
+                                              fused ? rope : nullptr, fused && qn != nullptr);
     step.spec.constants.push_back({"kFused", fused, Constant::Type::Bool});
     step.cache = attention_index_.at(i);
     step.scale = op.scale;
@@ -347,7 +395,8 @@ class Lowering {
     else
       step.input[0] = ready_q;
     step.outputs = {buffer(op.out)};
-    step.spec.constants.push_back({"kOutput", output_of(program_.buffers[static_cast<size_t>(step.outputs[0])].form)});
+    step.spec.constants.push_back(
+        {"kOutput", output_of(program_.buffers[static_cast<size_t>(step.outputs[0])].form)});
   }
 
   const apr_plan& plan_;
@@ -373,14 +422,17 @@ Form gemm_input(const apr_codec& codec, const LowerOptions& options) {
   return options.precise ? Form::F16x2 : Form::F16;
 }
 
-Program lower(const apr_plan& plan, uint32_t m, bool head, const LowerOptions& options) { return Lowering(plan, m, head, options).run(); }
+Program lower(const apr_plan& plan, uint32_t m, bool head, const LowerOptions& options) {
+  return Lowering(plan, m, head, options).run();
+}
 
 std::vector<int32_t> crossing_values(const apr_plan& plan) {
   const Dataflow flow = analyse(plan);
   std::vector<int32_t> values;
   for (uint32_t v = 0; v < plan.n_values; ++v) {
     const bool in_body = flow.producer[v] >= 0 && !flow.is_head(flow.producer[v]);
-    const bool read_by_head = std::any_of(flow.readers[v].begin(), flow.readers[v].end(), [&](uint32_t r) { return flow.is_head(static_cast<int32_t>(r)); });
+    const bool read_by_head = std::any_of(flow.readers[v].begin(), flow.readers[v].end(),
+                                          [&](uint32_t r) { return flow.is_head(static_cast<int32_t>(r)); });
     if (in_body && read_by_head) values.push_back(static_cast<int32_t>(v));
   }
   return values;
@@ -389,7 +441,8 @@ std::vector<int32_t> crossing_values(const apr_plan& plan) {
 std::vector<CacheShape> cache_shapes(const apr_plan& plan) {
   std::vector<CacheShape> shapes;
   for (uint32_t i = 0; i < plan.n_ops; ++i)
-    if (plan.ops[i]->kind == APR_OP_ATTENTION) shapes.push_back({plan.ops[i]->n_kv_heads, plan.ops[i]->head_dim});
+    if (plan.ops[i]->kind == APR_OP_ATTENTION)
+      shapes.push_back({plan.ops[i]->n_kv_heads, plan.ops[i]->head_dim});
   return shapes;
 }
 

@@ -15,14 +15,18 @@ void check_args_header(const Registry& registry) {
   const std::string mine = args_header();
   for (const NamedText& header : registry.headers)
     if (header.name == "args.h" && header.text == mine) return;
-  throw Error("kernel templates {}: args.h differs from the one that this backend was built with; the templates belong to another version of the program",
-              registry.folder);
+  throw Error(
+      "kernel templates {}: args.h differs from the one that this backend was built with; the templates "
+      "belong to another version of the program",
+      registry.folder);
 }
 
 }  // namespace
 
 Workshop::Workshop(Settings given, LogFn logger)
-    : settings(std::move(given)), log(std::move(logger)), registry(read_registry(find_template_folder(settings.data_dir))) {
+    : settings(std::move(given)),
+      log(std::move(logger)),
+      registry(read_registry(find_template_folder(settings.data_dir))) {
   check_args_header(registry);
 }
 
@@ -37,16 +41,21 @@ void Workshop::find_compiler(int driver_version) {
 Device::Device(uint32_t index, Settings given, LogFn logger)
     : Workshop(std::move(given), std::move(logger)), gpu(index), threads(settings.threads) {
   find_compiler(gpu.driver().version);
-  target = make_target(gpu.capability(), gpu.multiprocessors(), gpu.max_shared(), nvrtc == nullptr ? std::vector<int>{} : nvrtc->architectures);
-  cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes, compiler(), [this](const std::string& message) {
+  target = make_target(gpu.capability(), gpu.multiprocessors(), gpu.max_shared(),
+                       nvrtc == nullptr ? std::vector<int>{} : nvrtc->architectures);
+  cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes,
+                                                             compiler(), [this](const std::string& message) {
                                                                if (log) log(2, message);
                                                              }});
 }
 
-std::vector<KernelImage> Device::build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
+std::vector<KernelImage> Device::build(const std::vector<Specialised>& sources,
+                                       const std::function<void(size_t, size_t)>& progress,
                                        JitReport& report) {
-  const bool needs_compiler = std::any_of(sources.begin(), sources.end(), [](const Specialised& s) { return !s.literal; });
-  if (nvrtc == nullptr && needs_compiler) throw failure(APR_UNSUPPORTED, "kernels cannot be compiled: {}", nvrtc_reason);
+  const bool needs_compiler =
+      std::any_of(sources.begin(), sources.end(), [](const Specialised& s) { return !s.literal; });
+  if (nvrtc == nullptr && needs_compiler)
+    throw failure(APR_UNSUPPORTED, "kernels cannot be compiled: {}", nvrtc_reason);
   const CompileFn compile = nvrtc == nullptr ? CompileFn() : nvrtc_compiler(*nvrtc);
   return build_kernels(sources, *cache, compile, compiler(), threads.threads(), progress, report);
 }

@@ -68,7 +68,8 @@ Settings parse_settings(const apr_device_options& options) {
       char* end = nullptr;
       const unsigned long long megabytes = std::strtoull(s.value, &end, 10);
       if (end == s.value || *end != '\0' || megabytes > 1 << 24 || s.value[0] == '-')
-        throw failure(APR_INVALID, "setting kernel_cache_mb={}: it is a number of megabytes, 0 for no bound", s.value);
+        throw failure(APR_INVALID, "setting kernel_cache_mb={}: it is a number of megabytes, 0 for no bound",
+                      s.value);
       settings.cache_bytes = megabytes << 20;
     }
     if (std::strcmp(s.key, "arch") == 0) settings.arch = s.value;
@@ -87,7 +88,9 @@ apr_status devices(uint32_t* count, apr_error* error) {
     int n = 0;
     d.check(d.cuDeviceGetCount(&n), "counting GPUs");
     if (n == 0)
-      throw failure(APR_NO_DEVICE, "the NVIDIA driver (CUDA {}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES", d.version_text());
+      throw failure(APR_NO_DEVICE,
+                    "the NVIDIA driver (CUDA {}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES",
+                    d.version_text());
     *count = static_cast<uint32_t>(n);
   });
 }
@@ -97,7 +100,9 @@ apr_status open(const apr_device_options* options, apr_device** device, apr_erro
   return guarded(error, [&] {
     LogFn log;
     if (options->log != nullptr)
-      log = [fn = options->log, user = options->log_user](int level, const std::string& message) { fn(user, level, message.c_str()); };
+      log = [fn = options->log, user = options->log_user](int level, const std::string& message) {
+        fn(user, level, message.c_str());
+      };
     Settings settings = parse_settings(*options);
     auto opened = std::make_unique<apr_device>();
     if (settings.arch.empty()) {
@@ -105,8 +110,9 @@ apr_status open(const apr_device_options* options, apr_device** device, apr_erro
     } else {
       opened->paper = std::make_unique<Workshop>(std::move(settings), std::move(log));
       opened->paper->find_compiler(0);
-      opened->paper->target =
-          paper_target(opened->paper->settings.arch, opened->paper->nvrtc == nullptr ? std::vector<int>{} : opened->paper->nvrtc->architectures);
+      opened->paper->target = paper_target(
+          opened->paper->settings.arch,
+          opened->paper->nvrtc == nullptr ? std::vector<int>{} : opened->paper->nvrtc->architectures);
     }
     *device = opened.release();
   });
@@ -114,7 +120,9 @@ apr_status open(const apr_device_options* options, apr_device** device, apr_erro
 
 void close(apr_device* device) { delete device; }
 
-void copy_text(char* to, size_t bytes, const std::string& text) { std::snprintf(to, bytes, "%s", text.c_str()); }
+void copy_text(char* to, size_t bytes, const std::string& text) {
+  std::snprintf(to, bytes, "%s", text.c_str());
+}
 
 std::string compiler_text(const Workshop& w) {
   return w.nvrtc == nullptr ? "no NVRTC" : compiler_version(*w.nvrtc) + " (" + w.nvrtc->file + ")";
@@ -135,7 +143,8 @@ T taken(const T* from) {
 }
 
 [[noreturn]] void no_device(const Workshop& w) {
-  throw failure(APR_UNSUPPORTED, "kernels are only decided for {} here: there is no device to run them", w.target.arch);
+  throw failure(APR_UNSUPPORTED, "kernels are only decided for {} here: there is no device to run them",
+                w.target.arch);
 }
 
 Device& real(apr_device* device) {
@@ -163,8 +172,10 @@ apr_status device_info(apr_device* device, apr_device_info* info, apr_error* err
     }
     const Gpu& gpu = real(device).gpu;
     copy_text(filled.name, sizeof filled.name, gpu.name());
-    copy_text(filled.detail, sizeof filled.detail, fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), compiler_text(w)));
-    copy_text(filled.software, sizeof filled.software, fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), w.compiler()));
+    copy_text(filled.detail, sizeof filled.detail,
+              fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), compiler_text(w)));
+    copy_text(filled.software, sizeof filled.software,
+              fmt::format("driver CUDA {}, {}", gpu.driver().version_text(), w.compiler()));
     filled.memory_total = gpu.memory_total();
     filled.memory_free = gpu.memory_free();
     filled.units = static_cast<uint32_t>(gpu.multiprocessors());
@@ -176,7 +187,8 @@ apr_status measure_bandwidth(apr_device* device, double* gbs, apr_error* error) 
   return guarded(error, [&] { *gbs = real(device).measure_bandwidth(); });
 }
 
-apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* given, apr_session** session, apr_error* error) {
+apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* given,
+                apr_session** session, apr_error* error) {
   *session = nullptr;
   return guarded(error, [&] {
     const apr_load_options options = taken(given);
@@ -188,7 +200,8 @@ apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options
       loaded->real = std::make_unique<Session>(real(device), *plan, options);
     } else {
       const Workshop& w = *device->paper;
-      const DecideOptions how{w.generic(), !w.settings.no_fusion, options.precise != 0, options.n_batch, w.compiler(), w.log};
+      const DecideOptions how{w.generic(),     !w.settings.no_fusion, options.precise != 0,
+                              options.n_batch, w.compiler(),          w.log};
       loaded->paper = std::make_unique<Decision>(decide(*plan, options, w.registry, w.target, how));
     }
     *session = loaded.release();
@@ -219,14 +232,17 @@ apr_status session_info(apr_session* session, apr_session_info* info, apr_error*
     if (session->real != nullptr)
       filled = session->real->info();
     else
-      filled.token_bytes = session->paper->token_bytes, filled.n_kernels = static_cast<uint32_t>(session->paper->explained.size());
+      filled.token_bytes = session->paper->token_bytes,
+      filled.n_kernels = static_cast<uint32_t>(session->paper->explained.size());
     hand_out(filled, info);
   });
 }
 
 const Explained& entry(const apr_session* session, uint32_t index) {
-  const std::vector<Explained>& all = session->real != nullptr ? session->real->explained() : session->paper->explained;
-  if (index >= all.size()) throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, all.size());
+  const std::vector<Explained>& all =
+      session->real != nullptr ? session->real->explained() : session->paper->explained;
+  if (index >= all.size())
+    throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, all.size());
   return all[index];
 }
 
@@ -234,7 +250,8 @@ apr_status kernel(apr_session* session, uint32_t index, apr_kernel_info* info, a
   return guarded(error, [&] { hand_out(entry(session, index).info(), info); });
 }
 
-apr_status templates(const apr_setting* settings, uint32_t n_settings, apr_kernel_template_fn fn, void* user, apr_error* error) {
+apr_status templates(const apr_setting* settings, uint32_t n_settings, apr_kernel_template_fn fn, void* user,
+                     apr_error* error) {
   return guarded(error, [&] {
     apr_device_options options{};
     options.settings = settings, options.n_settings = n_settings;
@@ -252,8 +269,9 @@ apr_status code(apr_session* session, uint32_t index, apr_kernel_code* out, apr_
   });
 }
 
-apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
-                   apr_measurement* results, apr_error* error) {
+apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions,
+                   const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
+                   apr_error* error) {
   return guarded(error, [&] { real(session).measure(index, repetitions, candidates, n, results); });
 }
 
@@ -280,4 +298,13 @@ constexpr const apr_backend* kBackends[] = {&kBackend};
 
 }  // namespace apr::cuda
 
-APR_PLUGIN_ENTRY = {sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "backend-cuda", "0.1.0", "Apache-2.0", nullptr, 0, apr::cuda::kBackends, 1};
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "backend-cuda",
+                    "0.1.0",
+                    "Apache-2.0",
+                    nullptr,
+                    0,
+                    apr::cuda::kBackends,
+                    1};

@@ -34,14 +34,19 @@ struct Tool {
   std::vector<NamedText> headers;
 
   // prelude: what stands before the file; layout: for the first line, which tools and tests read.
-  void build(const std::string& name, const std::string& file, const std::string& prelude, const std::string& layout, const std::vector<NamedText>& more) {
+  void build(const std::string& name, const std::string& file, const std::string& prelude,
+             const std::string& layout, const std::vector<NamedText>& more) {
     std::vector<NamedText> all = headers;
     all.insert(all.end(), more.begin(), more.end());
-    const std::string source = prelude + fmt::format("#line 1 \"generic/{}\"\n", file) + read(templates / "generic" / file);
+    const std::string source =
+        prelude + fmt::format("#line 1 \"generic/{}\"\n", file) + read(templates / "generic" / file);
     // sm_80 is the least architecture of the specialised kernels too; newer devices run its PTX.
-    const Compiled compiled = compile(compiler, "generic/" + file, source, all, {"--gpu-architecture=compute_80", "-std=c++20", "-default-device"});
+    const Compiled compiled = compile(compiler, "generic/" + file, source, all,
+                                      {"--gpu-architecture=compute_80", "-std=c++20", "-default-device"});
     std::ofstream out(output / (name + ".ptx"), std::ios::binary | std::ios::trunc);
-    out << fmt::format("// apr generic: {} {}interface {}\n", name, layout.empty() ? "" : layout + " ", generic_interface()) << compiled.ptx;
+    out << fmt::format("// apr generic: {} {}interface {}\n", name, layout.empty() ? "" : layout + " ",
+                       generic_interface())
+        << compiled.ptx;
     if (!out) throw Error("{}: cannot be written", (output / (name + ".ptx")).string());
   }
 };
@@ -58,10 +63,16 @@ int run(int argc, char** argv) {
   }
   Tool tool{*search.library, templates, output, {}};
   tool.headers = {{"apr/codec.h", codec_contract()}, {"args.h", args_header()}};
-  for (const char* name : {"generic.h", "shape.h", "tile_rope.h"}) tool.headers.push_back({name, read(templates / "generic" / name)});
-  for (const char* op : {"rms_norm", "rope", "rope_kv", "attention", "argmax"}) tool.build(op, std::string(op) + ".cu", "", "", {});
+  for (const char* name : {"generic.h", "shape.h", "tile_rope.h"})
+    tool.headers.push_back({name, read(templates / "generic" / name)});
+  for (const char* op : {"rms_norm", "rope", "rope_kv", "attention", "argmax"})
+    tool.build(op, std::string(op) + ".cu", "", "", {});
   for (const auto& [op, number] : {std::pair{"add", 0}, {"swiglu", 1}, {"gather", 2}})
-    tool.build(op, "elementwise.cu", fmt::format("namespace apr::spec {{ enum {{ kAdd, kSwiglu, kGather }}; constexpr int kOp = {}; }}\n", number), "", {});
+    tool.build(
+        op, "elementwise.cu",
+        fmt::format("namespace apr::spec {{ enum {{ kAdd, kSwiglu, kGather }}; constexpr int kOp = {}; }}\n",
+                    number),
+        "", {});
   int formats = 0;
   for (int i = 3; i < argc; ++i) {
     const boost::dll::shared_library library(fs::absolute(argv[i]).string());
@@ -71,10 +82,12 @@ int run(int argc, char** argv) {
       if (format.codec == nullptr) continue;
       const apr_codec& codec = *format.codec;
       const std::string layout = codec.layouts[0]->cpp_type;
-      const std::string prelude = fmt::format("#include \"codec/{}.h\"\nnamespace apr::spec {{ using Codec = {}; using Layout = {}; }}\n", format.name,
-                                              codec.cpp_type, layout);
+      const std::string prelude = fmt::format(
+          "#include \"codec/{}.h\"\nnamespace apr::spec {{ using Codec = {}; using Layout = {}; }}\n",
+          format.name, codec.cpp_type, layout);
       for (const char* op : {"embed", "linear"})
-        tool.build(fmt::format("{}.{}", op, format.name), std::string(op) + ".cu", prelude, layout, {{fmt::format("codec/{}.h", format.name), codec.source}});
+        tool.build(fmt::format("{}.{}", op, format.name), std::string(op) + ".cu", prelude, layout,
+                   {{fmt::format("codec/{}.h", format.name), codec.source}});
       ++formats;
     }
   }

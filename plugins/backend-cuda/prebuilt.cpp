@@ -13,7 +13,8 @@ namespace apr::cuda {
 namespace fs = std::filesystem;
 
 std::string generic_interface() {
-  return sha256_hex(args_header() + "\n" + codec_contract() + "\n" + std::to_string(sizeof(GenericShape))).substr(0, 16);
+  return sha256_hex(args_header() + "\n" + codec_contract() + "\n" + std::to_string(sizeof(GenericShape)))
+      .substr(0, 16);
 }
 
 std::string generic_name(const KernelSpec& spec) {
@@ -39,7 +40,9 @@ GenericShape generic_shape(const KernelSpec& spec) {
   shape.rope_kind = constant("kRopeKind");
   shape.window = constant("kWindow");
   if (shape.head_dim > 256)
-    throw failure(APR_UNSUPPORTED, "heads of {} columns: kernels built with the program have at most 256; install NVRTC", shape.head_dim);
+    throw failure(APR_UNSUPPORTED,
+                  "heads of {} columns: kernels built with the program have at most 256; install NVRTC",
+                  shape.head_dim);
   return shape;
 }
 
@@ -52,7 +55,9 @@ Program lower_generic(const apr_plan& plan, uint32_t m, bool head) {
   return program;
 }
 
-std::string prebuilt_folder(const std::string& template_folder) { return (fs::path(template_folder).parent_path() / "ptx-generic").string(); }
+std::string prebuilt_folder(const std::string& template_folder) {
+  return (fs::path(template_folder).parent_path() / "ptx-generic").string();
+}
 
 KernelImage load_prebuilt(const std::string& folder, const KernelSpec& spec) {
   const std::string name = generic_name(spec), file = folder + "/" + name + ".ptx";
@@ -61,8 +66,11 @@ KernelImage load_prebuilt(const std::string& folder, const KernelSpec& spec) {
   if (in) text << in.rdbuf();
   if (!in) {
     if (!spec.segments.empty() && fs::is_directory(folder))
-      throw failure(APR_UNSUPPORTED, "format {} has no kernel that was built with the program ({} is missing); install NVRTC", spec.segments[0].format, file);
-    throw failure(APR_UNSUPPORTED, "no kernels were built with the program ({} is missing); install NVRTC", file);
+      throw failure(APR_UNSUPPORTED,
+                    "format {} has no kernel that was built with the program ({} is missing); install NVRTC",
+                    spec.segments[0].format, file);
+    throw failure(APR_UNSUPPORTED, "no kernels were built with the program ({} is missing); install NVRTC",
+                  file);
   }
   KernelImage image{"", std::move(text).str()};
   const std::string first = image.ptx.substr(0, image.ptx.find('\n'));

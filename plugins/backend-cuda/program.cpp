@@ -10,12 +10,18 @@ namespace apr::cuda {
 
 const char* to_string(Form form) {
   switch (form) {
-    case Form::Float: return "f32";
-    case Form::Int8: return "int8";
-    case Form::F16: return "f16";
-    case Form::Bf16x2: return "bf16x2";
-    case Form::F16x2: return "f16x2";
-    case Form::Token: return "token";
+    case Form::Float:
+      return "f32";
+    case Form::Int8:
+      return "int8";
+    case Form::F16:
+      return "f16";
+    case Form::Bf16x2:
+      return "bf16x2";
+    case Form::F16x2:
+      return "f16x2";
+    case Form::Token:
+      return "token";
   }
   return "?";
 }
@@ -25,8 +31,11 @@ std::string describe(const Program& program) {
                                  program.m == 0 ? "any" : std::to_string(program.m), program.steps.size());
   const auto name = [&](int32_t buffer) {
     const Buffer& b = program.buffers[static_cast<size_t>(buffer)];
-    return fmt::format("{}{}:{}[{}]", b.place == Buffer::Place::Inlet ? "in " : b.place == Buffer::Place::Outlet ? "out " : "", buffer,
-                       to_string(b.form), b.width);
+    return fmt::format("{}{}:{}[{}]",
+                       b.place == Buffer::Place::Inlet    ? "in "
+                       : b.place == Buffer::Place::Outlet ? "out "
+                                                          : "",
+                       buffer, to_string(b.form), b.width);
   };
   for (const Step& step : program.steps) {
     text += fmt::format("  {:<24} {}", step.stage, describe(step.spec));
@@ -55,14 +64,20 @@ BufferLayout buffer_layout(const Buffer& buffer, uint32_t rows) {
     layout.bytes = layout.part[2] + round_up(c, kAlign);
   };
   switch (buffer.form) {
-    case Form::Float: parts(r * buffer.width * 4, 0, 0); break;
-    case Form::Token: parts(r * 4, 0, 0); break;
+    case Form::Float:
+      parts(r * buffer.width * 4, 0, 0);
+      break;
+    case Form::Token:
+      parts(r * 4, 0, 0);
+      break;
     case Form::Int8: {
       const uint64_t k = round_up(buffer.width, 32);
       parts(r * k, r * (k / 16) * 4, r * (k / 16) * 4);  // kActBlock of args.h
       break;
     }
-    case Form::F16: parts(r * round_up(buffer.width, 64) * 2, 0, r * 4); break;
+    case Form::F16:
+      parts(r * round_up(buffer.width, 64) * 2, 0, r * 4);
+      break;
     case Form::Bf16x2:
     case Form::F16x2: {
       const uint64_t term = r * round_up(buffer.width, 64) * 2;
@@ -107,7 +122,9 @@ Arena place_buffers(const Program& program, uint32_t rows) {
       at = std::max(at, p.end);
     }
     const Placed mine = {at, at + bytes, b};
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), mine, [](const Placed& x, const Placed& y) { return x.begin < y.begin; }), mine);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), mine,
+                                   [](const Placed& x, const Placed& y) { return x.begin < y.begin; }),
+                  mine);
     arena.offsets[b] = at;
     arena.bytes = std::max(arena.bytes, at + bytes);
   }

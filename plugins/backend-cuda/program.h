@@ -37,16 +37,16 @@ struct Buffer {
 // One launch. Which members are used depends on spec.op; -1 = none. Buffers, vectors and weights by index.
 struct Step {
   KernelSpec spec;
-  std::string stage;                  // of the first plan operation that it computes
-  std::vector<uint32_t> ops;          // all plan operations that it computes, in plan order
-  std::vector<int32_t> weights;       // of the plan, per segment
-  std::vector<int32_t> biases;        // vectors of the plan, per segment
-  std::vector<int32_t> outputs;       // buffers, per segment or one
-  int32_t input[3] = {-1, -1, -1};    // buffers: x; a, b; q, k, v
-  int32_t residual = -1;              // buffer
-  int32_t norm[2] = {-1, -1};         // vectors: the norm's weight; q norm and k norm
-  int32_t frequencies = -1;           // vector
-  int32_t cache = -1;                 // index of the KV cache: the plan's attention operations are counted
+  std::string stage;                // of the first plan operation that it computes
+  std::vector<uint32_t> ops;        // all plan operations that it computes, in plan order
+  std::vector<int32_t> weights;     // of the plan, per segment
+  std::vector<int32_t> biases;      // vectors of the plan, per segment
+  std::vector<int32_t> outputs;     // buffers, per segment or one
+  int32_t input[3] = {-1, -1, -1};  // buffers: x; a, b; q, k, v
+  int32_t residual = -1;            // buffer
+  int32_t norm[2] = {-1, -1};       // vectors: the norm's weight; q norm and k norm
+  int32_t frequencies = -1;         // vector
+  int32_t cache = -1;               // index of the KV cache: the plan's attention operations are counted
   float eps = 0, rope_scale = 1, scale = 1;
 };
 
@@ -64,8 +64,8 @@ struct CacheShape {
 };
 
 struct LowerOptions {
-  bool fuse = true;      // false: one kernel per plan operation
-  bool precise = false;  // float view for every codec
+  bool fuse = true;              // false: one kernel per plan operation
+  bool precise = false;          // float view for every codec
   const Rules* rules = nullptr;  // null: none; a rule's kernel may want another view of a weight
   Served served{};               // tokens of the program, for rules
 };

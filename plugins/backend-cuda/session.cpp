@@ -10,23 +10,27 @@
 namespace apr::cuda {
 
 void Session::check(const apr_batch& batch) const {
-  if (!broken_.empty()) throw failure(APR_FAILED, "the session is unusable since an earlier failure: {}", broken_);
+  if (!broken_.empty())
+    throw failure(APR_FAILED, "the session is unusable since an earlier failure: {}", broken_);
   if (batch.n == 0 || batch.n > n_batch_)
     throw failure(APR_INVALID, "a step of {} tokens; this session takes 1 to {}", batch.n, n_batch_);
   std::vector<int64_t> next(n_sequences_, -1);
   for (uint32_t i = 0; i < batch.n; ++i) {
     const int32_t token = batch.tokens[i], position = batch.positions[i], sequence = batch.sequences[i];
     if (token < 0 || static_cast<uint32_t>(token) >= plan_.n_vocab)
-      throw failure(APR_INVALID, "token {} at index {} is outside the vocabulary of {}", token, i, plan_.n_vocab);
+      throw failure(APR_INVALID, "token {} at index {} is outside the vocabulary of {}", token, i,
+                    plan_.n_vocab);
     if (sequence < 0 || static_cast<uint32_t>(sequence) >= n_sequences_)
       throw failure(APR_INVALID, "sequence {} at index {}; this session has {}", sequence, i, n_sequences_);
     if (position < 0 || static_cast<uint32_t>(position) >= n_ctx_)
       throw failure(APR_INVALID, "position {} at index {} is outside the context of {}", position, i, n_ctx_);
     int64_t& expected = next[static_cast<size_t>(sequence)];
     if (expected < 0 && static_cast<uint32_t>(position) > stored_[static_cast<size_t>(sequence)])
-      throw failure(APR_INVALID, "sequence {} begins at position {}, but only {} are stored", sequence, position, stored_[static_cast<size_t>(sequence)]);
+      throw failure(APR_INVALID, "sequence {} begins at position {}, but only {} are stored", sequence,
+                    position, stored_[static_cast<size_t>(sequence)]);
     if (expected >= 0 && position != expected)
-      throw failure(APR_INVALID, "sequence {}: position {} at index {} where {} is next", sequence, position, i, expected);
+      throw failure(APR_INVALID, "sequence {}: position {} at index {} where {} is next", sequence, position,
+                    i, expected);
     expected = int64_t{position} + 1;
   }
 }
@@ -45,7 +49,8 @@ void Session::step(const apr_batch& batch, apr_step_output& output) {
     broken_ = e.what();
     throw;
   }
-  for (uint32_t i = 0; i < batch.n; ++i) stored_[static_cast<size_t>(batch.sequences[i])] = static_cast<uint32_t>(batch.positions[i]) + 1;
+  for (uint32_t i = 0; i < batch.n; ++i)
+    stored_[static_cast<size_t>(batch.sequences[i])] = static_cast<uint32_t>(batch.positions[i]) + 1;
 }
 
 size_t Session::pick(const std::vector<Bound>& bounds, uint32_t rows) const {
@@ -55,9 +60,10 @@ size_t Session::pick(const std::vector<Bound>& bounds, uint32_t rows) const {
 }
 
 void Session::copy_state(const Bound& bound) {
-  gpu_.driver().check(gpu_.driver().cuMemcpyHtoDAsync(states_.address() + bound.state, host_states_.at<char>(bound.state),
-                                                      bound.state_layout.bytes(), gpu_.stream()),
-                      "copying a step's state");
+  gpu_.driver().check(
+      gpu_.driver().cuMemcpyHtoDAsync(states_.address() + bound.state, host_states_.at<char>(bound.state),
+                                      bound.state_layout.bytes(), gpu_.stream()),
+      "copying a step's state");
 }
 
 void Session::write_body_state(const Bound& body, const apr_batch& batch) {
@@ -81,9 +87,12 @@ void Session::write_head_state(const Bound& head, const int32_t* rows, uint32_t 
 
 void Session::copy_results(uint32_t rows, bool logits) {
   const Driver& d = gpu_.driver();
-  d.check(d.cuMemcpyDtoHAsync(host_tokens_.at<char>(), tokens_.address(), uint64_t{rows} * 4, gpu_.stream()), "copying tokens");
+  d.check(d.cuMemcpyDtoHAsync(host_tokens_.at<char>(), tokens_.address(), uint64_t{rows} * 4, gpu_.stream()),
+          "copying tokens");
   if (logits)
-    d.check(d.cuMemcpyDtoHAsync(host_logits_.at<char>(), logits_.address(), uint64_t{rows} * plan_.n_vocab * 4, gpu_.stream()), "copying logits");
+    d.check(d.cuMemcpyDtoHAsync(host_logits_.at<char>(), logits_.address(),
+                                uint64_t{rows} * plan_.n_vocab * 4, gpu_.stream()),
+            "copying logits");
 }
 
 void Session::run(const Bound& bound, uint32_t rows, bool after_kernel) {
@@ -101,7 +110,9 @@ void Session::run(const Bound& bound, uint32_t rows, bool after_kernel) {
 void Session::report(const Launch& launch, uint32_t rows) {
   for (const Launch::Tap& tap : launch.taps) {
     std::vector<float> data(size_t{rows} * tap.width);
-    gpu_.driver().check(gpu_.driver().cuMemcpyDtoHAsync(data.data(), tap.data, data.size() * 4, gpu_.stream()), "copying a stage");
+    gpu_.driver().check(
+        gpu_.driver().cuMemcpyDtoHAsync(data.data(), tap.data, data.size() * 4, gpu_.stream()),
+        "copying a stage");
     gpu_.synchronize();
     tap_(tap_user_, tap.stage.c_str(), data.data(), rows, tap.width);
   }
@@ -126,7 +137,9 @@ void Session::launch_timed(const Bound& bound, uint32_t rows) {
     uint64_t bytes = 0;
     for (const size_t entry : entries) bytes += explained_[entry].bytes;
     for (const size_t entry : entries)
-      explained_[entry].microseconds = 1e3 * static_cast<double>(milliseconds) * (bytes == 0 ? 1.0 : static_cast<double>(explained_[entry].bytes) / static_cast<double>(bytes));
+      explained_[entry].microseconds =
+          1e3 * static_cast<double>(milliseconds) *
+          (bytes == 0 ? 1.0 : static_cast<double>(explained_[entry].bytes) / static_cast<double>(bytes));
     if (tap_ != nullptr && loaded_) report(bound.launches[i], rows);
   }
   for (const CUevent event : events) d.cuEventDestroy(event);
@@ -159,7 +172,8 @@ void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output&
 
 // ---- several tokens ----------------------------------------------------------------------------------------------------
 
-void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted, const apr_step_output& output) {
+void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted,
+                   const apr_step_output& output) {
   const size_t b = pick(bodies_, batch.n);
   Bound& body = bodies_[b];
   const uint32_t head_rows = heads_.back().rows;
@@ -182,8 +196,10 @@ void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted, c
     copy_results(n, output.logits != nullptr);
     gpu_.synchronize();
     if (output.logits != nullptr)
-      std::memcpy(output.logits + size_t{first} * plan_.n_vocab, host_logits_.at<float>(), size_t{n} * plan_.n_vocab * 4);
-    if (output.argmax != nullptr) std::memcpy(output.argmax + first, host_tokens_.at<int32_t>(), size_t{n} * 4);
+      std::memcpy(output.logits + size_t{first} * plan_.n_vocab, host_logits_.at<float>(),
+                  size_t{n} * plan_.n_vocab * 4);
+    if (output.argmax != nullptr)
+      std::memcpy(output.argmax + first, host_tokens_.at<int32_t>(), size_t{n} * 4);
   }
   gpu_.synchronize();
 }

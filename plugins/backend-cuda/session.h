@@ -17,15 +17,15 @@ namespace apr::cuda {
 
 // What a device was opened with.
 struct Settings {
-  std::string data_dir;            // "": found relative to this library
-  std::string cache_folder;        // "": memory only
+  std::string data_dir;      // "": found relative to this library
+  std::string cache_folder;  // "": memory only
   uint64_t cache_bytes = kDefaultCacheBytes;
-  bool no_graph = false;           // decode steps launch kernels one by one
-  bool no_fusion = false;          // one kernel per plan operation
-  bool prebuilt = false;           // kernels that were built with the program, also where NVRTC is
-  std::string arch;                // "sm_90a": no device is opened; kernels are only decided, for such a one
-  bool time_kernels = false;       // measure every kernel of every step: slower, never with a graph
-  unsigned threads = 0;            // 0 = usable CPUs
+  bool no_graph = false;      // decode steps launch kernels one by one
+  bool no_fusion = false;     // one kernel per plan operation
+  bool prebuilt = false;      // kernels that were built with the program, also where NVRTC is
+  std::string arch;           // "sm_90a": no device is opened; kernels are only decided, for such a one
+  bool time_kernels = false;  // measure every kernel of every step: slower, never with a graph
+  unsigned threads = 0;       // 0 = usable CPUs
 };
 
 using LogFn = std::function<void(int level, const std::string& message)>;
@@ -56,8 +56,8 @@ struct Device : Workshop {
   ThreadPool threads;
 
   // Compiles kernels from their specs; one per entry of sources, in order.
-  std::vector<KernelImage> build(const std::vector<Specialised>& sources, const std::function<void(size_t, size_t)>& progress,
-                                 JitReport& report);
+  std::vector<KernelImage> build(const std::vector<Specialised>& sources,
+                                 const std::function<void(size_t, size_t)>& progress, JitReport& report);
   double measure_bandwidth();
 };
 
@@ -71,7 +71,8 @@ class Session {
   void step(const apr_batch& batch, apr_step_output& output);
   void tap(apr_tap_fn fn, void* user);
   // As apr_backend.measure. Throws Failure.
-  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results);
+  void measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates, uint32_t n,
+               apr_measurement* results);
   apr_session_info info() const;
   const std::vector<Explained>& explained() const { return explained_; }
   Device& device() const { return device_; }
@@ -92,9 +93,9 @@ class Session {
     Program program;
     std::vector<BoundBuffer> buffers;
     std::vector<Launch> launches;
-    uint32_t rows = 0;           // that its buffers have room for
+    uint32_t rows = 0;  // that its buffers have room for
     StateLayout state_layout{0};
-    uint64_t state = 0;          // offset of its state in states_ and host_states_
+    uint64_t state = 0;  // offset of its state in states_ and host_states_
   };
   // load.cpp
   void take(const apr_load_options& options);
@@ -128,13 +129,14 @@ class Session {
   uint32_t n_ctx_, n_sequences_, n_batch_;
   bool precise_;
 
-  std::vector<Bound> bodies_, heads_;  // by m ascending, the one for any number last
-  std::vector<int32_t> crossing_;      // values from body to head
+  std::vector<Bound> bodies_, heads_;                          // by m ascending, the one for any number last
+  std::vector<int32_t> crossing_;                              // values from body to head
   std::vector<std::vector<std::unique_ptr<Choice>>> choices_;  // per program (bodies, then heads), per step
-  std::vector<std::unique_ptr<Choice>> gathers_;  // per crossing value
-  std::vector<std::unique_ptr<Choice>> ranges_;   // per weight of the plan; null where no tensor core eats it as f16
+  std::vector<std::unique_ptr<Choice>> gathers_;               // per crossing value
+  std::vector<std::unique_ptr<Choice>>
+      ranges_;  // per weight of the plan; null where no tensor core eats it as f16
   std::vector<Kernel> kernels_;
-  std::vector<DeviceMemory> scratch_;  // per kernel
+  std::vector<DeviceMemory> scratch_;       // per kernel
   std::vector<const apr_layout*> layouts_;  // per weight of the plan
 
   DeviceWeights weights_;
@@ -142,7 +144,8 @@ class Session {
   std::vector<float> weight_scales_;
   DeviceMemory kv_memory_, body_arena_, head_arena_, inlets_, outlets_, logits_, tokens_, states_;
   std::vector<KvCache> caches_;
-  std::vector<Launch> gather_launches_;  // of body b, head h, crossing value v: at (b * heads + h) * values + v
+  std::vector<Launch>
+      gather_launches_;  // of body b, head h, crossing value v: at (b * heads + h) * values + v
   std::vector<CUdeviceptr> inlet_of_, outlet_of_;  // per crossing value
   PinnedMemory host_states_, host_logits_, host_tokens_;
 

@@ -13,13 +13,15 @@ std::string codec_contract() {
   // After the line break that follows the literal's opening.
   return std::string(
 #include "plugins/backend-cuda/codec_text.inc"
-      ).substr(1);
+             )
+      .substr(1);
 }
 
 std::string args_header() {
   return std::string(
 #include "plugins/backend-cuda/args_text.inc"
-      ).substr(1);
+             )
+      .substr(1);
 }
 
 std::string Target::text() const { return fmt::format("{} on {} multiprocessors", arch, multiprocessors); }
@@ -37,7 +39,9 @@ Target make_target(int capability, int multiprocessors, int max_shared, const st
   for (const int arch : supported)
     if (arch <= capability) best = std::max(best, arch);
   if (best == 0)
-    throw failure(APR_NO_DEVICE, "the device has compute capability {}.{}, which this NVRTC no longer supports; install an older NVRTC (CUDA 12)",
+    throw failure(APR_NO_DEVICE,
+                  "the device has compute capability {}.{}, which this NVRTC no longer supports; install an "
+                  "older NVRTC (CUDA 12)",
                   capability / 10, capability % 10);
   // Same major: machine code for the lower minor runs (8.0 on 8.6). Otherwise PTX, which the driver compiles.
   target.arch = best / 10 == capability / 10 ? fmt::format("sm_{}", best) : fmt::format("compute_{}", best);
@@ -49,7 +53,8 @@ std::string describe(const KernelSpec& spec) {
   if (spec.view != View::None) text += fmt::format(" {}", to_string(spec.view));
   text += spec.m == 0 ? " m=any" : fmt::format(" m={}", spec.m);
   if (spec.k != 0) text += fmt::format(" k={}", spec.k);
-  for (const SegmentSpec& s : spec.segments) text += fmt::format(" {}:{}{}", s.format, s.n, s.bias ? "+bias" : "");
+  for (const SegmentSpec& s : spec.segments)
+    text += fmt::format(" {}:{}{}", s.format, s.n, s.bias ? "+bias" : "");
   for (const Constant& c : spec.constants) text += fmt::format(" {}={}", c.name.substr(1), c.value);
   return text;
 }
@@ -64,14 +69,18 @@ namespace {
 
 std::string constant_line(const Constant& c) {
   switch (c.type) {
-    case Constant::Type::Int: return fmt::format("constexpr int {} = {};\n", c.name, c.value);
-    case Constant::Type::Bool: return fmt::format("constexpr bool {} = {};\n", c.name, c.value != 0);
+    case Constant::Type::Int:
+      return fmt::format("constexpr int {} = {};\n", c.name, c.value);
+    case Constant::Type::Bool:
+      return fmt::format("constexpr bool {} = {};\n", c.name, c.value != 0);
   }
   return "";
 }
 
 // A GEMM is compiled once for any number of rows.
-uint32_t compiled_m(const KernelSpec& spec, const Template& t) { return spec.op == Op::Linear && t.m_max == 0 ? 0 : spec.m; }
+uint32_t compiled_m(const KernelSpec& spec, const Template& t) {
+  return spec.op == Op::Linear && t.m_max == 0 ? 0 : spec.m;
+}
 
 std::string fill_placeholders(const Template& t, const std::vector<Constant>& constants) {
   std::string out;
@@ -79,7 +88,8 @@ std::string fill_placeholders(const Template& t, const std::vector<Constant>& co
   for (size_t at = t.text.find("{{"); at != std::string::npos; at = t.text.find("{{", from)) {
     const size_t end = t.text.find("}}", at);
     const std::string name = t.text.substr(at + 2, end - at - 2);
-    const auto found = std::find_if(constants.begin(), constants.end(), [&](const Constant& c) { return c.name == name; });
+    const auto found =
+        std::find_if(constants.begin(), constants.end(), [&](const Constant& c) { return c.name == name; });
     if (found == constants.end()) {
       std::string known;
       for (const Constant& c : constants) known += " " + c.name;
@@ -104,14 +114,16 @@ std::vector<std::string> included(const std::string& text) {
 }
 
 // The headers that a text reaches. The rest stays out of the compiler and of the cache's key.
-std::vector<NamedText> reachable(const std::string& source, const std::vector<NamedText>& all, const std::string& file) {
+std::vector<NamedText> reachable(const std::string& source, const std::vector<NamedText>& all,
+                                 const std::string& file) {
   std::vector<NamedText> out;
   std::vector<std::string> open = included(source);
   while (!open.empty()) {
     const std::string name = open.back();
     open.pop_back();
     if (std::any_of(out.begin(), out.end(), [&](const NamedText& h) { return h.name == name; })) continue;
-    const auto found = std::find_if(all.begin(), all.end(), [&](const NamedText& h) { return h.name == name; });
+    const auto found =
+        std::find_if(all.begin(), all.end(), [&](const NamedText& h) { return h.name == name; });
     if (found == all.end())
       throw Error("{}: includes \"{}\", which is neither beside it nor apr/codec.h nor a codec", file, name);
     out.push_back(*found);
@@ -123,19 +135,22 @@ std::vector<NamedText> reachable(const std::string& source, const std::vector<Na
 
 }  // namespace
 
-Specialised specialise(const Registry& registry, const KernelSpec& spec, const KernelConfig& config, const Target& target) {
+Specialised specialise(const Registry& registry, const KernelSpec& spec, const KernelConfig& config,
+                       const Target& target) {
   const Template& t = *config.kernel;
   Specialised out;
   out.literal = t.literal;
   out.name = t.name + (t.literal ? ".ptx" : ".cu");
-  out.summary = fmt::format("{}: {}{}{} for {}", t.name, describe(spec), config.params.empty() ? "" : "; ", describe(config.params), target.arch);
+  out.summary = fmt::format("{}: {}{}{} for {}", t.name, describe(spec), config.params.empty() ? "" : "; ",
+                            describe(config.params), target.arch);
 
   std::vector<Constant> constants = {{"kArch", target.capability, Constant::Type::Int},
                                      {"kSms", target.multiprocessors, Constant::Type::Int},
                                      {"kMaxShared", target.max_shared, Constant::Type::Int},
                                      {"kM", compiled_m(spec, t), Constant::Type::Int}};
   if (spec.k != 0) constants.push_back({"kK", spec.k, Constant::Type::Int});
-  if (!spec.segments.empty()) constants.push_back({"kSegments", static_cast<int64_t>(spec.segments.size()), Constant::Type::Int});
+  if (!spec.segments.empty())
+    constants.push_back({"kSegments", static_cast<int64_t>(spec.segments.size()), Constant::Type::Int});
   constants.insert(constants.end(), spec.constants.begin(), spec.constants.end());
   constants.insert(constants.end(), config.params.begin(), config.params.end());
 
@@ -165,12 +180,15 @@ Specialised specialise(const Registry& registry, const KernelSpec& spec, const K
   for (const Constant& c : constants) out.source += constant_line(c);
   for (size_t i = 0; i < spec.segments.size(); ++i) {
     const SegmentSpec& s = spec.segments[i];
-    out.source += fmt::format("struct Segment{} {{ using Codec = {}; using Layout = {}; static constexpr int kN = {}; static constexpr bool kBias = {}; }};\n",
-                              i, s.codec->cpp_type, config.layouts[i]->cpp_type, s.n, s.bias);
+    out.source += fmt::format(
+        "struct Segment{} {{ using Codec = {}; using Layout = {}; static constexpr int kN = {}; static "
+        "constexpr bool kBias = {}; }};\n",
+        i, s.codec->cpp_type, config.layouts[i]->cpp_type, s.n, s.bias);
   }
   if (!spec.segments.empty()) {
     out.source += "using Segments = apr::SegmentList<";
-    for (size_t i = 0; i < spec.segments.size(); ++i) out.source += fmt::format("{}Segment{}", i == 0 ? "" : ", ", i);
+    for (size_t i = 0; i < spec.segments.size(); ++i)
+      out.source += fmt::format("{}Segment{}", i == 0 ? "" : ", ", i);
     out.source += ">;\n";
   }
   out.source += fmt::format("}}  // namespace apr::spec\n#line 1 \"{}\"\n", out.name);

@@ -37,14 +37,15 @@ const char* to_string(View view);
 struct TemplateParam {
   std::string name;  // becomes a constant of this name
   std::vector<int64_t> values;
-  int64_t preset;    // one of the values
+  int64_t preset;  // one of the values
   std::string meaning;
 };
 
 // Parameters measured to be best for some shapes. Ranges are inclusive; the first preset whose ranges hold is taken.
 struct TemplatePreset {
   struct Range {
-    std::string what;  // m, k, n (rows of all segments together), segments, bits (of a weight, rounded), capability
+    std::string
+        what;  // m, k, n (rows of all segments together), segments, bits (of a weight, rounded), capability
     int64_t least, most;
   };
   std::vector<Range> ranges;
@@ -59,7 +60,7 @@ struct Template {
   uint32_t m_min, m_max;             // tokens that it serves, inclusive; m_max = 0: unbounded
   std::vector<std::string> layouts;  // in order of preference; empty for kernels without weights
   int arch;                          // least compute capability, 80 = 8.0
-  bool arch_specific;                // feature "a": needs exactly this architecture's own instructions (sm_90a)
+  bool arch_specific;  // feature "a": needs exactly this architecture's own instructions (sm_90a)
   std::string summary;
   std::vector<TemplateParam> params;
   std::vector<TemplatePreset> presets;
@@ -67,10 +68,10 @@ struct Template {
   std::vector<std::string> formats;    // empty: any
   std::vector<std::string> epilogues;  // "none", "residual", "swiglu"; empty: any
   uint32_t max_segments;
-  bool norm;                           // can fold a norm in
-  bool literal;                      // PTX with {{placeholders}}, compiled by the driver
-  std::string file;                  // path, for messages
-  std::string text;                  // the whole file
+  bool norm;                              // can fold a norm in
+  bool literal;                           // PTX with {{placeholders}}, compiled by the driver
+  std::string file;                       // path, for messages
+  std::string text;                       // the whole file
   std::vector<std::string> placeholders;  // of a literal one, each once
 };
 

@@ -34,7 +34,8 @@ class Uploader {
   Uploader(const Gpu& gpu, ThreadPool& threads) : gpu_(gpu), threads_(threads), slots_(kSlots) {
     for (Slot& slot : slots_) {
       slot.memory = PinnedMemory(gpu, kSlotBytes, "staging memory for weights");
-      gpu.driver().check(gpu.driver().cuEventCreate(&slot.event, CU_EVENT_DISABLE_TIMING), "creating an event");
+      gpu.driver().check(gpu.driver().cuEventCreate(&slot.event, CU_EVENT_DISABLE_TIMING),
+                         "creating an event");
     }
   }
   ~Uploader() {
@@ -46,30 +47,35 @@ class Uploader {
 
   // done(bytes of the file) after each piece.
   template <typename Done>
-  void upload(const apr_weight& weight, const apr_layout& layout, const Placed& placed, CUdeviceptr base, const Done& done) {
+  void upload(const apr_weight& weight, const apr_layout& layout, const Placed& placed, CUdeviceptr base,
+              const Done& done) {
     const uint64_t blocks = blocks_of_row(weight);
     uint64_t row_bytes = 0;  // in all planes
     for (uint32_t p = 0; p < layout.n_planes; ++p) row_bytes += blocks * layout.plane_bytes[p];
     const uint64_t rows_at_once = (kSlotBytes - kAlign * APR_MAX_PLANES) / row_bytes;
     if (rows_at_once == 0)
-      throw failure(APR_UNSUPPORTED, "tensor {}: a row of {} columns is too long to be laid out", weight.name, weight.k);
+      throw failure(APR_UNSUPPORTED, "tensor {}: a row of {} columns is too long to be laid out", weight.name,
+                    weight.k);
     for (uint64_t first = 0; first < weight.n; first += rows_at_once) {
       const uint64_t rows = std::min(rows_at_once, weight.n - first);
       Slot& slot = next_slot();
       uint64_t at[APR_MAX_PLANES] = {}, bytes = 0;
-      for (uint32_t p = 0; p < layout.n_planes; ++p) at[p] = bytes, bytes += round_up(rows * blocks * layout.plane_bytes[p]);
+      for (uint32_t p = 0; p < layout.n_planes; ++p)
+        at[p] = bytes, bytes += round_up(rows * blocks * layout.plane_bytes[p]);
       // A row is some kilobytes: pieces of about 256 KiB keep sixteen threads busy and their writes apart.
       const size_t grain = std::max<size_t>(1, (256 << 10) / row_bytes);
       threads_.parallel_for(rows, grain, [&](size_t begin, size_t end) {
         uint8_t* planes[APR_MAX_PLANES] = {};
-        for (uint32_t p = 0; p < layout.n_planes; ++p) planes[p] = slot.memory.at<uint8_t>(at[p] + begin * blocks * layout.plane_bytes[p]);
+        for (uint32_t p = 0; p < layout.n_planes; ++p)
+          planes[p] = slot.memory.at<uint8_t>(at[p] + begin * blocks * layout.plane_bytes[p]);
         lay_out(weight, layout, first + begin, end - begin, planes);
       });
       for (uint32_t p = 0; p < layout.n_planes; ++p)
-        gpu_.driver().check(gpu_.driver().cuMemcpyHtoDAsync(base + placed.offset[p] + first * blocks * layout.plane_bytes[p],
-                                                            slot.memory.at<uint8_t>(at[p]), rows * blocks * layout.plane_bytes[p],
-                                                            gpu_.stream()),
-                            "copying weights");
+        gpu_.driver().check(
+            gpu_.driver().cuMemcpyHtoDAsync(base + placed.offset[p] + first * blocks * layout.plane_bytes[p],
+                                            slot.memory.at<uint8_t>(at[p]),
+                                            rows * blocks * layout.plane_bytes[p], gpu_.stream()),
+            "copying weights");
       gpu_.driver().check(gpu_.driver().cuEventRecord(slot.event, gpu_.stream()), "recording an event");
       slot.used = true;
       done(weight.bytes / weight.n * rows);
@@ -80,12 +86,14 @@ class Uploader {
   Slot& next_slot() {
     Slot& slot = slots_[next_];
     next_ = (next_ + 1) % kSlots;
-    if (slot.used) gpu_.driver().check(gpu_.driver().cuEventSynchronize(slot.event), "waiting for a copy of weights");
+    if (slot.used)
+      gpu_.driver().check(gpu_.driver().cuEventSynchronize(slot.event), "waiting for a copy of weights");
     return slot;
   }
 
   // Rows of the file to planes.
-  static void lay_out(const apr_weight& weight, const apr_layout& layout, uint64_t first, uint64_t rows, uint8_t* const* planes) {
+  static void lay_out(const apr_weight& weight, const apr_layout& layout, uint64_t first, uint64_t rows,
+                      uint8_t* const* planes) {
     const apr_codec& codec = *weight.format->codec;
     const uint64_t file_row = weight.k / weight.format->block_elements * weight.format->block_bytes;
     const auto* source = static_cast<const uint8_t*>(weight.data) + first * file_row;
@@ -118,9 +126,12 @@ class Uploader {
 
 }  // namespace
 
-uint64_t blocks_of_row(const apr_weight& weight) { return (weight.k + weight.format->codec->block - 1) / weight.format->codec->block; }
+uint64_t blocks_of_row(const apr_weight& weight) {
+  return (weight.k + weight.format->codec->block - 1) / weight.format->codec->block;
+}
 
-DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
+DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan,
+                             const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
                              const std::function<void(uint64_t done, uint64_t total)>& progress)
     : weights_(plan.n_weights), planes_(plan.n_weights) {
   using Key = std::tuple<const void*, const apr_quant_format*, const apr_layout*>;
@@ -147,7 +158,8 @@ DeviceWeights::DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::ve
   }
   memory_ = DeviceMemory(gpu, bytes, "weights");
   for (size_t i = 0; i < plan.n_weights; ++i)
-    for (uint32_t p = 0; layouts[i] != nullptr && p < layouts[i]->n_planes; ++p) weights_[i].plane[p] = memory_.at<uint8_t>(placed[i].offset[p]);
+    for (uint32_t p = 0; layouts[i] != nullptr && p < layouts[i]->n_planes; ++p)
+      weights_[i].plane[p] = memory_.at<uint8_t>(placed[i].offset[p]);
   if (order.empty()) return;
   Uploader uploader(gpu, threads);
   uint64_t done = 0;
@@ -171,7 +183,9 @@ DeviceVectors::DeviceVectors(const Gpu& gpu, const apr_plan& plan) : vectors_(pl
     std::memcpy(staging.at<char>(offsets[i]), plan.vectors[i]->data, plan.vectors[i]->n * 4);
     vectors_[i] = memory_.at<float>(offsets[i]);
   }
-  gpu.driver().check(gpu.driver().cuMemcpyHtoDAsync(memory_.address(), staging.at<char>(), bytes, gpu.stream()), "copying norms and biases");
+  gpu.driver().check(
+      gpu.driver().cuMemcpyHtoDAsync(memory_.address(), staging.at<char>(), bytes, gpu.stream()),
+      "copying norms and biases");
   gpu.synchronize();
 }
 

@@ -19,8 +19,8 @@ class DeviceWeights {
   DeviceWeights() = default;
   // layouts[i] belongs to plan.weights[i]; null for weights that no kernel reads. Weights that share data and layout (tied
   // embeddings) are stored once. progress(done, total) in bytes of the file, on the calling thread.
-  DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts, ThreadPool& threads,
-                const std::function<void(uint64_t done, uint64_t total)>& progress);
+  DeviceWeights(const Gpu& gpu, const apr_plan& plan, const std::vector<const apr_layout*>& layouts,
+                ThreadPool& threads, const std::function<void(uint64_t done, uint64_t total)>& progress);
 
   const std::vector<Weight>& all() const { return weights_; }  // by the plan's index
   // Planes of a weight, in bytes.

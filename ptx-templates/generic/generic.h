@@ -40,7 +40,8 @@ __constant__ apr::GenericShape apr_shape;
 // 32 warps a multiprocessor's worth of CTAs; rows of tokens in y.
 __constant__ apr::LaunchShape apr_launch = {528, 1, 1, 128, 0, 1, 0, 1, 0};
 }
-#define APR_GENERIC(Args) extern "C" __global__ void __launch_bounds__(128) apr_kernel(const __grid_constant__ Args args)
+#define APR_GENERIC(Args) \
+  extern "C" __global__ void __launch_bounds__(128) apr_kernel(const __grid_constant__ Args args)
 #define APR_GENERIC_FN static __device__ __forceinline__
 
 namespace apr {
@@ -80,7 +81,8 @@ constexpr int kMaxHeadDim = 256;
 APR_GENERIC_FN float minus_infinity() { return bits_to_float(0xff800000u); }
 
 template <class Codec, class Layout>
-APR_GENERIC_FN void decode_chunk(const Weight& w, uint64_t block, int chunk, FloatChunk<Codec::kRuns, Codec::kRun>& out) {
+APR_GENERIC_FN void decode_chunk(const Weight& w, uint64_t block, int chunk,
+                                 FloatChunk<Codec::kRuns, Codec::kRun>& out) {
   static_assert(Layout::kPlanes == 1, "generic kernels read the file's layout");
   Planes<1> planes;
   planes.p[0] = w.plane[0] + block * Codec::kBytes;

@@ -13,7 +13,8 @@ APR_GENERIC(apr::LinearArgs) {
     float sum = 0.0f;
     for (int c = lane(); c < blocks * kChunks; c += kLanes) {
       FloatChunk<Codec::kRuns, Codec::kRun> values;
-      decode_chunk<Codec, spec::Layout>(args.w[0], static_cast<uint64_t>(n) * blocks + c / kChunks, c % kChunks, values);
+      decode_chunk<Codec, spec::Layout>(args.w[0], static_cast<uint64_t>(n) * blocks + c / kChunks,
+                                        c % kChunks, values);
       for (int r = 0; r < Codec::kRuns; ++r)
         for (int i = 0; i < Codec::kRun; ++i) {
           const int column = c / kChunks * Codec::kBlock + Codec::col(c % kChunks, r) + i;
@@ -22,6 +23,7 @@ APR_GENERIC(apr::LinearArgs) {
     }
     sum = warp_sum(sum);
     if (lane() == 0)
-      args.y[0][static_cast<uint64_t>(token_row) * args.y_stride[0] + n] = shape().bias != 0 ? sum + args.bias[0][n] : sum;
+      args.y[0][static_cast<uint64_t>(token_row) * args.y_stride[0] + n] =
+          shape().bias != 0 ? sum + args.bias[0][n] : sum;
   }
 }

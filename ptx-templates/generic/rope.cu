@@ -7,7 +7,7 @@ APR_GENERIC(apr::AttentionArgs) {
   if (token_row >= args.state->m) return;
   for (int h = warp(); h < shape().heads; h += warps()) {
     float* out = args.q_out + (static_cast<uint64_t>(token_row) * shape().heads + h) * dim;
-    rotate_head(args.q + static_cast<uint64_t>(token_row) * args.q_stride + h * dim, args.inv_freq, args.rope_scale, args.positions[token_row],
-                [&](int d, float v) { out[d] = v; });
+    rotate_head(args.q + static_cast<uint64_t>(token_row) * args.q_stride + h * dim, args.inv_freq,
+                args.rope_scale, args.positions[token_row], [&](int d, float v) { out[d] = v; });
   }
 }

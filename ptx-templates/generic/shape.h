@@ -7,10 +7,10 @@
 namespace apr {
 
 struct GenericShape {
-  int32_t k;         // input features; columns of one norm
-  int32_t n;         // output features; vocabulary of argmax
-  int32_t groups;    // norms side by side in a row
-  int32_t heads;     // 0 in rope_kv: store k and v alone
+  int32_t k;       // input features; columns of one norm
+  int32_t n;       // output features; vocabulary of argmax
+  int32_t groups;  // norms side by side in a row
+  int32_t heads;   // 0 in rope_kv: store k and v alone
   int32_t kv_heads;
   int32_t head_dim;  // at most 256
   int32_t rope_dims;

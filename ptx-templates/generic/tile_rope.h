@@ -7,7 +7,8 @@ namespace apr {
 
 // x[head_dim] -> put(dim, value): the first rope_dims columns rotated by position, the rest as they are.
 template <typename Put>
-APR_GENERIC_FN void rotate_head(const float* x, const float* inv_freq, float scale, int position, const Put& put) {
+APR_GENERIC_FN void rotate_head(const float* x, const float* inv_freq, float scale, int position,
+                                const Put& put) {
   const int turned = shape().rope_kind == kRopeNone ? 0 : shape().rope_dims;
   for (int i = lane(); i < turned / 2; i += kLanes) {
     const bool adjacent = shape().rope_kind == kRopeAdjacent;

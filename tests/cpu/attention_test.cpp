@@ -21,13 +21,17 @@ struct Model {
   float scale;
   std::vector<float> q, k, v;
 
-  Model(const Shape& shape, uint32_t seed) : s(shape), scale(1.0f / std::sqrt(static_cast<float>(s.head_dim))) {
+  Model(const Shape& shape, uint32_t seed)
+      : s(shape), scale(1.0f / std::sqrt(static_cast<float>(s.head_dim))) {
     q = edgy_rows(s.tokens, s.heads * s.head_dim, seed);
     k = edgy_rows(s.tokens, s.kv_heads * s.head_dim, seed + 1);
     v = edgy_rows(s.tokens, s.kv_heads * s.head_dim, seed + 2);
     for (float& x : q) x *= 2.0f;  // some rows attend to one key, some to all
-    const auto table = [&](const std::vector<float>& x) { return maker.weight(exact_weights(s.tokens, x.size() / s.tokens, x)); };
-    const int32_t qi = maker.embed("q", table(q)), ki = maker.embed("k", table(k)), vi = maker.embed("v", table(v));
+    const auto table = [&](const std::vector<float>& x) {
+      return maker.weight(exact_weights(s.tokens, x.size() / s.tokens, x));
+    };
+    const int32_t qi = maker.embed("q", table(q)), ki = maker.embed("k", table(k)),
+                  vi = maker.embed("v", table(v));
     const int32_t x = maker.attention("x", qi, ki, vi, s.heads, s.kv_heads, scale, s.window);
     maker.head();
     maker.linear("logits", x, maker.weight(random_weights(kFloat32, 3, s.heads * s.head_dim, 9)));
@@ -46,7 +50,8 @@ struct Model {
       for (uint32_t t = first; t <= token; ++t) {
         double dot = 0, size = 0;
         for (uint32_t d = 0; d < s.head_dim; ++d) {
-          const double product = double{q[(token * s.heads + h) * s.head_dim + d]} * stored(k[t * kv_width + kv * s.head_dim + d]);
+          const double product = double{q[(token * s.heads + h) * s.head_dim + d]} *
+                                 stored(k[t * kv_width + kv * s.head_dim + d]);
           dot += product;
           size += std::abs(product);
           value_size = std::max(value_size, std::abs(stored(v[t * kv_width + kv * s.head_dim + d])));
@@ -58,7 +63,8 @@ struct Model {
       for (double& x : p) sum += x = std::exp(x - most);
       for (uint32_t d = 0; d < s.head_dim; ++d) {
         double y = 0;
-        for (uint32_t t = first; t <= token; ++t) y += p[t - first] / sum * stored(v[t * kv_width + kv * s.head_dim + d]);
+        for (uint32_t t = first; t <= token; ++t)
+          y += p[t - first] / sum * stored(v[t * kv_width + kv * s.head_dim + d]);
         out.push_back(y);
         tolerance.push_back(value_size * (1e-6 + 2e-7 * score_size) + 1e-40);
       }
@@ -67,7 +73,8 @@ struct Model {
   }
 };
 
-void check(const std::vector<float>& got, const std::vector<double>& expected, const std::vector<double>& tolerance) {
+void check(const std::vector<float>& got, const std::vector<double>& expected,
+           const std::vector<double>& tolerance) {
   REQUIRE(got.size() == expected.size());
   double worst = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -80,8 +87,9 @@ void check(const std::vector<float>& got, const std::vector<double>& expected, c
 }  // namespace
 
 TEST_CASE("attention") {
-  const Shape shapes[] = {{4, 2, 64, 0, 70},  {6, 1, 128, 0, 300}, {7, 7, 80, 0, 40},  {8, 1, 96, 17, 90}, {14, 2, 64, 0, 33},
-                          {3, 1, 24, 0, 600}, {2, 2, 100, 300, 700}, {1, 1, 1, 0, 20}, {40, 1, 16, 0, 50}, {2, 1, 256, 1, 40}};
+  const Shape shapes[] = {{4, 2, 64, 0, 70},  {6, 1, 128, 0, 300}, {7, 7, 80, 0, 40},     {8, 1, 96, 17, 90},
+                          {14, 2, 64, 0, 33}, {3, 1, 24, 0, 600},  {2, 2, 100, 300, 700}, {1, 1, 1, 0, 20},
+                          {40, 1, 16, 0, 50}, {2, 1, 256, 1, 40}};
   uint32_t seed = 1;
   for (const Shape& s : shapes) {
     CAPTURE(s.heads);
@@ -109,7 +117,8 @@ TEST_CASE("attention") {
           Loaded single(model.maker.plan(), {isa, threads}, session);
           std::vector<float> one_by_one;
           for (uint32_t t = 0; t < s.tokens; ++t) {
-            const std::vector<float> row = single.taps({{static_cast<int32_t>(t), static_cast<int32_t>(t)}})["x"];
+            const std::vector<float> row =
+                single.taps({{static_cast<int32_t>(t), static_cast<int32_t>(t)}})["x"];
             one_by_one.insert(one_by_one.end(), row.begin(), row.end());
           }
           CHECK(one_by_one == all);

@@ -10,7 +10,8 @@ namespace apr::test {
 const apr_backend& backend() {
   static const apr_backend* const found = [] {
     void* library = dlopen(APR_TEST_BACKEND, RTLD_NOW | RTLD_LOCAL);
-    const auto* plugin = library ? static_cast<const apr_plugin*>(dlsym(library, APR_PLUGIN_SYMBOL)) : nullptr;
+    const auto* plugin =
+        library ? static_cast<const apr_plugin*>(dlsym(library, APR_PLUGIN_SYMBOL)) : nullptr;
     if (!plugin || plugin->n_backends != 1) {
       std::fprintf(stderr, "cannot use %s: %s\n", APR_TEST_BACKEND, library ? "no backend in it" : dlerror());
       std::exit(1);
@@ -46,7 +47,8 @@ std::vector<std::string> instruction_sets() {
       info.struct_size = sizeof(info);
       apr_error e{};
       e.struct_size = sizeof(e);
-      if (device && backend().device_info(device, &info, &e) == APR_OK && std::string(info.arch) == isa) found.push_back(isa);
+      if (device && backend().device_info(device, &info, &e) == APR_OK && std::string(info.arch) == isa)
+        found.push_back(isa);
       backend().close(device);
     }
     return found;
@@ -65,7 +67,8 @@ apr_kernel_rule any_rule(const char* kernel) {
   return rule;
 }
 
-Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionOptions& session) : n_vocab_(plan.n_vocab) {
+Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionOptions& session)
+    : n_vocab_(plan.n_vocab) {
   device_ = open_device(device, error_);
   if (!device_) {
     status_ = APR_FAILED;
@@ -169,8 +172,8 @@ int32_t PlanMaker::weight(const Packed& w, const std::string& name) {
   // One byte off: weights may lie anywhere in a file.
   p.bytes.insert(p.bytes.begin(), 0);
   names_.push_back(name.empty() ? "w" + std::to_string(weights.size()) : name);
-  weights.push_back({sizeof(apr_weight), names_.back().c_str(), "test", -1, p.format, p.n, p.k, p.bytes.data() + 1,
-                     p.bytes.size() - 1});
+  weights.push_back({sizeof(apr_weight), names_.back().c_str(), "test", -1, p.format, p.n, p.k,
+                     p.bytes.data() + 1, p.bytes.size() - 1});
   return static_cast<int32_t>(weights.size()) - 1;
 }
 
@@ -202,7 +205,8 @@ int32_t PlanMaker::embed(const std::string& stage, int32_t weight) {
   o.weight[0] = weight;
   return o.out;
 }
-int32_t PlanMaker::norm(const std::string& stage, int32_t in, int32_t weights_of, uint32_t groups, float eps) {
+int32_t PlanMaker::norm(const std::string& stage, int32_t in, int32_t weights_of, uint32_t groups,
+                        float eps) {
   apr_op& o = op(APR_OP_RMS_NORM, stage, values[static_cast<size_t>(in)].width);
   o.in[0] = in;
   o.vector[0] = weights_of;
@@ -218,7 +222,8 @@ int32_t PlanMaker::linear(const std::string& stage, int32_t in, int32_t weight, 
   o.vector[0] = bias;
   return o.out;
 }
-int32_t PlanMaker::rope(const std::string& stage, int32_t in, int32_t frequencies, uint32_t heads, apr_rope_kind kind, float scale) {
+int32_t PlanMaker::rope(const std::string& stage, int32_t in, int32_t frequencies, uint32_t heads,
+                        apr_rope_kind kind, float scale) {
   const uint32_t width = values[static_cast<size_t>(in)].width;
   apr_op& o = op(APR_OP_ROPE, stage, width);
   o.in[0] = in;
@@ -230,8 +235,8 @@ int32_t PlanMaker::rope(const std::string& stage, int32_t in, int32_t frequencie
   o.scale = scale;
   return o.out;
 }
-int32_t PlanMaker::attention(const std::string& stage, int32_t q, int32_t k, int32_t v, uint32_t heads, uint32_t kv_heads,
-                             float scale, uint32_t window) {
+int32_t PlanMaker::attention(const std::string& stage, int32_t q, int32_t k, int32_t v, uint32_t heads,
+                             uint32_t kv_heads, float scale, uint32_t window) {
   const uint32_t width = values[static_cast<size_t>(q)].width;
   apr_op& o = op(APR_OP_ATTENTION, stage, width);
   o.in[0] = q;

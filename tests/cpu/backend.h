@@ -40,8 +40,8 @@ struct Token {
 struct Result {
   apr_status status;
   std::string error;
-  std::vector<float> logits;     // [wanted][vocab]
-  std::vector<int32_t> argmax;   // [wanted]
+  std::vector<float> logits;    // [wanted][vocab]
+  std::vector<int32_t> argmax;  // [wanted]
 };
 
 // A device with one plan loaded.
@@ -82,9 +82,10 @@ class PlanMaker {
   int32_t embed(const std::string& stage, int32_t weight);
   int32_t norm(const std::string& stage, int32_t in, int32_t weights, uint32_t groups = 1, float eps = 1e-6f);
   int32_t linear(const std::string& stage, int32_t in, int32_t weight, int32_t bias = -1);
-  int32_t rope(const std::string& stage, int32_t in, int32_t frequencies, uint32_t heads, apr_rope_kind kind, float scale = 1.0f);
-  int32_t attention(const std::string& stage, int32_t q, int32_t k, int32_t v, uint32_t heads, uint32_t kv_heads, float scale,
-                    uint32_t window = 0);
+  int32_t rope(const std::string& stage, int32_t in, int32_t frequencies, uint32_t heads, apr_rope_kind kind,
+               float scale = 1.0f);
+  int32_t attention(const std::string& stage, int32_t q, int32_t k, int32_t v, uint32_t heads,
+                    uint32_t kv_heads, float scale, uint32_t window = 0);
   int32_t add(const std::string& stage, int32_t a, int32_t b);
   int32_t swiglu(const std::string& stage, int32_t gate, int32_t up);
 

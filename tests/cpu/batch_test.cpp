@@ -14,7 +14,8 @@ std::vector<Token> prompt(uint32_t n, int32_t sequence = 0, uint32_t seed = 1, i
   std::mt19937 rng(seed);
   std::vector<Token> t;
   for (uint32_t i = 0; i < n; ++i)
-    t.push_back({static_cast<int32_t>(rng() % SmallModel::kVocab), first + static_cast<int32_t>(i), sequence});
+    t.push_back(
+        {static_cast<int32_t>(rng() % SmallModel::kVocab), first + static_cast<int32_t>(i), sequence});
   return t;
 }
 std::vector<Token> slice(const std::vector<Token>& t, size_t from, size_t to) {
@@ -36,7 +37,8 @@ TEST_CASE("batch and token by token") {
     bool precise;
     double most;  // NMSE between the two
   };
-  for (const Kind& kind : {Kind{&kFloat32, false, 1e-8}, {&kInt32, false, 3e-4}, {&kInt16, false, 3e-4}, {&kInt48, true, 1e-12}})
+  for (const Kind& kind :
+       {Kind{&kFloat32, false, 1e-8}, {&kInt32, false, 3e-4}, {&kInt16, false, 3e-4}, {&kInt48, true, 1e-12}})
     for (const std::string& isa : instruction_sets()) {
       CAPTURE(std::string(kind.format->name));
       CAPTURE(isa);
@@ -68,7 +70,8 @@ TEST_CASE("the same bits on any number of threads") {
       CAPTURE(threads);
       Loaded loaded(model.plan(), {isa, threads}, {512, 2, 400});
       std::vector<float> logits = loaded.step(prompt(300)).logits;
-      for (uint32_t i = 0; i < 5; ++i) logits = joined(logits, loaded.step(prompt(1, 0, i, 300 + static_cast<int32_t>(i))).logits);
+      for (uint32_t i = 0; i < 5; ++i)
+        logits = joined(logits, loaded.step(prompt(1, 0, i, 300 + static_cast<int32_t>(i))).logits);
       logits = joined(logits, loaded.step(prompt(3, 1)).logits);
       if (first.empty()) first = logits;
       CHECK(logits == first);
@@ -93,7 +96,8 @@ TEST_CASE("interleaved sequences are as if alone") {
   REQUIRE_MESSAGE(r.status == APR_OK, r.error);
   for (uint32_t i = 0; i < kEach; ++i)
     for (uint32_t s = 0; s < 3; ++s)
-      REQUIRE(std::equal(alone[s].begin() + i * SmallModel::kVocab, alone[s].begin() + (i + 1) * SmallModel::kVocab,
+      REQUIRE(std::equal(alone[s].begin() + i * SmallModel::kVocab,
+                         alone[s].begin() + (i + 1) * SmallModel::kVocab,
                          r.logits.begin() + (i * 3 + s) * SmallModel::kVocab));
 
   // One more token of each, at once: as if alone.

@@ -13,7 +13,8 @@ struct IntFormat {
   static constexpr int kGroups = kBlock / kGroup;
   static constexpr int kBytes = 4 * kGroups * (kOffset ? 2 : 1) + kBlock;
 
-  static void unpack_int(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset) {
+  static void unpack_int(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
+                         float* offset) {
     const uint8_t* p = static_cast<const uint8_t*>(row) + k0 / kBlock * kBytes;
     for (uint64_t k = 0; k < cols; k += kBlock, p += kBytes) {
       std::memcpy(scale + k / kGroup, p, 4 * kGroups);
@@ -28,16 +29,19 @@ struct IntFormat {
     std::vector<int8_t> q(cols);
     std::vector<float> scale(cols / kGroup), offset(cols / kGroup);
     unpack_int(row, k0, cols, q.data(), scale.data(), offset.data());
-    for (uint64_t i = 0; i < cols; ++i) w[i] = scale[i / kGroup] * static_cast<float>(q[i]) + offset[i / kGroup];
+    for (uint64_t i = 0; i < cols; ++i)
+      w[i] = scale[i / kGroup] * static_cast<float>(q[i]) + offset[i / kGroup];
   }
   static void dequantize(const void* src, uint64_t n_rows, uint64_t k, float* dst) {
-    for (uint64_t n = 0; n < n_rows; ++n) unpack_float(static_cast<const uint8_t*>(src) + n * (k / kBlock * kBytes), 0, k, dst + n * k);
+    for (uint64_t n = 0; n < n_rows; ++n)
+      unpack_float(static_cast<const uint8_t*>(src) + n * (k / kBlock * kBytes), 0, k, dst + n * k);
   }
   static void gemv_int(const apr_cpu_gemv* a) {
     std::vector<int8_t> q(a->k);
     std::vector<float> scale(a->k / kGroup), offset(a->k / kGroup);
     for (uint64_t n = 0; n < a->n; ++n) {
-      unpack_int(static_cast<const uint8_t*>(a->w) + n * a->row_bytes, 0, a->k, q.data(), scale.data(), offset.data());
+      unpack_int(static_cast<const uint8_t*>(a->w) + n * a->row_bytes, 0, a->k, q.data(), scale.data(),
+                 offset.data());
       for (uint32_t m = 0; m < a->m; ++m) {
         const int8_t* x = a->q + m * a->x_stride;
         double sum = 0;
@@ -64,10 +68,10 @@ struct IntFormat {
   }
 
   // The higher set lacks a kernel: that of the lower one serves.
-  static constexpr apr_cpu_kernels kPortable = {sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", gemv_int, gemv_float,
-                                                unpack_int, unpack_float};
-  static constexpr apr_cpu_kernels kHigher = {sizeof(apr_cpu_kernels), APR_ISA_AVX2, "plain too", nullptr, gemv_float,
-                                              unpack_int, nullptr};
+  static constexpr apr_cpu_kernels kPortable = {
+      sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", gemv_int, gemv_float, unpack_int, unpack_float};
+  static constexpr apr_cpu_kernels kHigher = {
+      sizeof(apr_cpu_kernels), APR_ISA_AVX2, "plain too", nullptr, gemv_float, unpack_int, nullptr};
   static constexpr const apr_cpu_kernels* kSets[] = {&kPortable, &kHigher};
 };
 
@@ -75,13 +79,16 @@ constexpr uint32_t kSize = sizeof(apr_quant_format);
 
 template <class F>
 constexpr apr_quant_format int_format(const char* name, uint32_t block, uint32_t group) {
-  return {kSize, name, "for tests", -1, block, F::kBytes, 1, group, nullptr, F::dequantize, nullptr, F::kSets, 2, nullptr};
+  return {kSize, name,    "for tests",   -1,      block,    F::kBytes, 1,
+          group, nullptr, F::dequantize, nullptr, F::kSets, 2,         nullptr};
 }
 
 void float_unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
   std::memcpy(w, static_cast<const uint8_t*>(row) + 4 * k0, 4 * cols);
 }
-void float_dequantize(const void* src, uint64_t n_rows, uint64_t k, float* dst) { std::memcpy(dst, src, 4 * n_rows * k); }
+void float_dequantize(const void* src, uint64_t n_rows, uint64_t k, float* dst) {
+  std::memcpy(dst, src, 4 * n_rows * k);
+}
 void float_gemv(const apr_cpu_gemv* a) {
   for (uint64_t n = 0; n < a->n; ++n)
     for (uint32_t m = 0; m < a->m; ++m) {
@@ -94,13 +101,14 @@ void float_gemv(const apr_cpu_gemv* a) {
       a->y[m * a->y_stride + n] = static_cast<float>(sum);
     }
 }
-constexpr apr_cpu_kernels kFloatSet = {sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", nullptr, float_gemv, nullptr, float_unpack};
+constexpr apr_cpu_kernels kFloatSet = {
+    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", nullptr, float_gemv, nullptr, float_unpack};
 constexpr const apr_cpu_kernels* kFloatSets[] = {&kFloatSet};
 
 }  // namespace
 
-const apr_quant_format kFloat32 = {kSize, "test.float32", "for tests", -1, 1, 4, 4, 0, nullptr, float_dequantize, nullptr,
-                                   kFloatSets, 1, nullptr};
+const apr_quant_format kFloat32 = {kSize, "test.float32", "for tests",      -1,      1,          4, 4,
+                                   0,     nullptr,        float_dequantize, nullptr, kFloatSets, 1, nullptr};
 const apr_quant_format kInt32 = int_format<IntFormat<64, 32, true>>("test.int-32", 64, 32);
 const apr_quant_format kInt16 = int_format<IntFormat<32, 16, false>>("test.int-16", 32, 16);
 const apr_quant_format kInt128 = int_format<IntFormat<256, 128, true>>("test.int-128", 256, 128);
@@ -119,10 +127,18 @@ Packed random_weights(const apr_quant_format& format, uint64_t n, uint64_t k, ui
   }
   int low = -127, high = 127;
   switch (range) {
-    case Range::Bits4: low = 0, high = 15; break;
-    case Range::Signed4: low = -8, high = 7; break;
-    case Range::Bits6: low = -32, high = 31; break;
-    case Range::Bits8: low = -128, high = 127; break;
+    case Range::Bits4:
+      low = 0, high = 15;
+      break;
+    case Range::Signed4:
+      low = -8, high = 7;
+      break;
+    case Range::Bits6:
+      low = -32, high = 31;
+      break;
+    case Range::Bits8:
+      low = -128, high = 127;
+      break;
   }
   std::uniform_int_distribution<int> q(low, high);
   const uint32_t groups = format.block_elements / format.int_group;
@@ -138,7 +154,8 @@ Packed random_weights(const apr_quant_format& format, uint64_t n, uint64_t k, ui
       if (offsets) std::memcpy(p + 4 * (groups + g), &offset, 4);
     }
     for (uint32_t i = 0; i < format.block_elements; ++i) {
-      const int value = rng() % 8 == 0 ? (rng() % 2 ? low : high) : q(rng);  // edges more often than by chance
+      const int value =
+          rng() % 8 == 0 ? (rng() % 2 ? low : high) : q(rng);  // edges more often than by chance
       p[format.block_bytes - format.block_elements + i] = static_cast<uint8_t>(static_cast<int8_t>(value));
     }
   }
@@ -156,7 +173,8 @@ IntRow take_apart(const Packed& w, uint64_t row) {
   const uint64_t groups = w.k / w.format->int_group;
   IntRow r{std::vector<int8_t>(w.k), std::vector<float>(groups), std::vector<float>(groups)};
   const uint64_t row_bytes = w.k / w.format->block_elements * w.format->block_bytes;
-  w.format->cpu[0]->unpack_int(w.bytes.data() + row * row_bytes, 0, w.k, r.q.data(), r.scale.data(), r.offset.data());
+  w.format->cpu[0]->unpack_int(w.bytes.data() + row * row_bytes, 0, w.k, r.q.data(), r.scale.data(),
+                               r.offset.data());
   return r;
 }
 

@@ -26,7 +26,8 @@ struct Packed {
 enum class Range { Bits4, Signed4, Bits6, Bits8 };
 
 // Rows of random weights of about 1/sqrt(k); offset by one byte from any alignment.
-Packed random_weights(const apr_quant_format& format, uint64_t n, uint64_t k, uint32_t seed, Range range = Range::Bits8);
+Packed random_weights(const apr_quant_format& format, uint64_t n, uint64_t k, uint32_t seed,
+                      Range range = Range::Bits8);
 // In float32.
 Packed exact_weights(uint64_t n, uint64_t k, const std::vector<float>& dense);
 

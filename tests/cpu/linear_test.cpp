@@ -21,7 +21,8 @@ struct Reference {
   std::vector<double> y, size;
 };
 
-Reference reference(const Packed& w, const std::vector<float>& x, uint32_t rows, bool precise, const std::vector<float>& bias) {
+Reference reference(const Packed& w, const std::vector<float>& x, uint32_t rows, bool precise,
+                    const std::vector<float>& bias) {
   Reference r;
   const bool integer = w.format->int_group != 0 && !precise;
   std::vector<IntRow> taken;
@@ -66,12 +67,14 @@ void check(const std::vector<float>& got, const Reference& r) {
 }  // namespace
 
 TEST_CASE("products") {
-  const Case cases[] = {
-      {&kFloat32, 40, 100, Range::Bits8},  {&kFloat32, 33, 1030, Range::Bits8}, {&kFloat32, 1, 3, Range::Bits8},
-      {&kInt32, 70, 128, Range::Bits4},    {&kInt32, 33, 1088, Range::Bits8},   {&kInt32, 64, 64, Range::Signed4},
-      {&kInt32, 31, 576, Range::Bits6},    {&kInt16, 50, 96, Range::Bits6},     {&kInt16, 100, 544, Range::Bits8},
-      {&kInt16, 32, 32, Range::Bits4},     {&kInt16, 35, 1056, Range::Signed4}, {&kInt128, 40, 768, Range::Bits8},
-      {&kInt128, 37, 256, Range::Bits4},   {&kInt48, 65, 144, Range::Bits8},    {&kInt48, 40, 1008, Range::Bits6}};
+  const Case cases[] = {{&kFloat32, 40, 100, Range::Bits8},  {&kFloat32, 33, 1030, Range::Bits8},
+                        {&kFloat32, 1, 3, Range::Bits8},     {&kInt32, 70, 128, Range::Bits4},
+                        {&kInt32, 33, 1088, Range::Bits8},   {&kInt32, 64, 64, Range::Signed4},
+                        {&kInt32, 31, 576, Range::Bits6},    {&kInt16, 50, 96, Range::Bits6},
+                        {&kInt16, 100, 544, Range::Bits8},   {&kInt16, 32, 32, Range::Bits4},
+                        {&kInt16, 35, 1056, Range::Signed4}, {&kInt128, 40, 768, Range::Bits8},
+                        {&kInt128, 37, 256, Range::Bits4},   {&kInt48, 65, 144, Range::Bits8},
+                        {&kInt48, 40, 1008, Range::Bits6}};
   uint32_t seed = 10;
   for (const Case& c : cases) {
     CAPTURE(std::string(c.format->name));
@@ -79,7 +82,8 @@ TEST_CASE("products") {
     CAPTURE(c.k);
     const uint32_t most = 29;
     const Packed w = random_weights(*c.format, c.n, c.k, seed++, c.range);
-    const std::vector<float> x = edgy_rows(most, static_cast<uint32_t>(c.k), seed++), bias = edgy_rows(1, static_cast<uint32_t>(c.n), seed++);
+    const std::vector<float> x = edgy_rows(most, static_cast<uint32_t>(c.k), seed++),
+                             bias = edgy_rows(1, static_cast<uint32_t>(c.n), seed++);
     for (const bool biased : {false, true})
       for (const bool precise : {false, true}) {
         if (precise && c.format->int_group == 0) continue;
@@ -113,7 +117,8 @@ TEST_CASE("products of one input, and a swiglu of two of them") {
   const std::vector<float> x = edgy_rows(40, kWidth, 5);
   PlanMaker maker;
   const int32_t in = maker.embed("a", maker.weight(exact_weights(40, kWidth, x)));
-  const int32_t gate = maker.linear("gate", in, maker.weight(random_weights(kInt32, kFfn, kWidth, 6)), maker.vector(edgy_rows(1, kFfn, 11)));
+  const int32_t gate = maker.linear("gate", in, maker.weight(random_weights(kInt32, kFfn, kWidth, 6)),
+                                    maker.vector(edgy_rows(1, kFfn, 11)));
   const int32_t other = maker.linear("other", in, maker.weight(random_weights(kInt16, 77, kWidth, 7)));
   const int32_t up = maker.linear("up", in, maker.weight(random_weights(kInt48, kFfn, kWidth, 8)));
   const int32_t act = maker.swiglu("act", gate, up);
@@ -146,8 +151,9 @@ TEST_CASE("the int8 form of a swiglu is that of its floats") {
   const Packed w = random_weights(kInt48, 50, kFfn, 9);
   PlanMaker maker;
   const int32_t in = maker.embed("a", maker.weight(exact_weights(40, kWidth, x)));
-  const int32_t act = maker.swiglu("act", maker.linear("gate", in, maker.weight(random_weights(kInt16, kFfn, kWidth, 6))),
-                                   maker.linear("up", in, maker.weight(random_weights(kInt48, kFfn, kWidth, 7))));
+  const int32_t act =
+      maker.swiglu("act", maker.linear("gate", in, maker.weight(random_weights(kInt16, kFfn, kWidth, 6))),
+                   maker.linear("up", in, maker.weight(random_weights(kInt48, kFfn, kWidth, 7))));
   const int32_t y = maker.linear("x", act, maker.weight(w));
   maker.head();
   maker.linear("logits", y, maker.weight(random_weights(kFloat32, 3, 50, 10)));

@@ -8,9 +8,12 @@
 
 namespace apr::test {
 
-LoadedModel load_model(const std::string& path, const std::string& isa, uint32_t threads, const LoadRequest& request) {
+LoadedModel load_model(const std::string& path, const std::string& isa, uint32_t threads,
+                       const LoadRequest& request) {
   set_log_level(LogLevel::Error);
-  static Catalog catalog({{(boost::dll::program_location().parent_path() / "../../plugins").lexically_normal(), "the build tree", true}});
+  static Catalog catalog(
+      {{(boost::dll::program_location().parent_path() / "../../plugins").lexically_normal(), "the build tree",
+        true}});
   LoadedModel m;
   m.plan = build_plan(open_gguf(path), catalog);
   DeviceRequest device;

@@ -16,6 +16,7 @@ struct LoadedModel {
 };
 
 // isa "": the processor's highest. threads 0: physical cores.
-LoadedModel load_model(const std::string& path, const std::string& isa, uint32_t threads, const LoadRequest& request);
+LoadedModel load_model(const std::string& path, const std::string& isa, uint32_t threads,
+                       const LoadRequest& request);
 
 }  // namespace apr::test

@@ -17,14 +17,17 @@ struct Bench {
   std::vector<float> a, b;
   int32_t in_a, in_b;
 
-  explicit Bench(uint32_t width, uint32_t seed = 3) : a(edgy_rows(kRows, width, seed)), b(edgy_rows(kRows, width, seed + 100)) {
+  explicit Bench(uint32_t width, uint32_t seed = 3)
+      : a(edgy_rows(kRows, width, seed)), b(edgy_rows(kRows, width, seed + 100)) {
     in_a = maker.embed("a", maker.weight(exact_weights(kRows, width, a)));
     in_b = maker.embed("b", maker.weight(exact_weights(kRows, width, b)));
   }
   std::vector<float> run(const std::string& isa, uint32_t threads, uint32_t rows, int32_t value) {
     if (!finished_) {
       maker.head();
-      maker.linear("logits", value, maker.weight(random_weights(kFloat32, 3, maker.values[static_cast<size_t>(value)].width, 9)));
+      maker.linear(
+          "logits", value,
+          maker.weight(random_weights(kFloat32, 3, maker.values[static_cast<size_t>(value)].width, 9)));
       finished_ = true;
     }
     Loaded loaded(maker.plan(), {isa, threads});
@@ -52,8 +55,8 @@ void everywhere(Fn&& fn) {
       }
 }
 
-void check_close(const std::vector<float>& got, size_t rows, size_t width, const std::vector<double>& expected,
-                 const std::vector<double>& tolerance) {
+void check_close(const std::vector<float>& got, size_t rows, size_t width,
+                 const std::vector<double>& expected, const std::vector<double>& tolerance) {
   REQUIRE(got.size() == rows * width);
   double worst = 0;
   size_t at = 0;
@@ -70,7 +73,8 @@ void check_close(const std::vector<float>& got, size_t rows, size_t width, const
 }  // namespace
 
 TEST_CASE("rms_norm") {
-  for (const auto& [width, groups] : {std::pair{5u, 1u}, {64u, 1u}, {100u, 1u}, {1537u, 1u}, {96u, 4u}, {120u, 3u}}) {
+  for (const auto& [width, groups] :
+       {std::pair{5u, 1u}, {64u, 1u}, {100u, 1u}, {1537u, 1u}, {96u, 4u}, {120u, 3u}}) {
     CAPTURE(width);
     CAPTURE(groups);
     Bench bench(width);
@@ -119,7 +123,8 @@ TEST_CASE("swiglu") {
     const double gate = bench.a[i];
     expected.push_back(gate / (1 + std::exp(-gate)) * bench.b[i]);
     // Below -88 the sigmoid is subnormal in float, and so is what is left of the product.
-    tolerance.push_back(6e-7 * std::abs(expected.back()) + 1e-36 * std::max(1.0, std::abs(double{bench.b[i]})));
+    tolerance.push_back(6e-7 * std::abs(expected.back()) +
+                        1e-36 * std::max(1.0, std::abs(double{bench.b[i]})));
   }
   everywhere([&](const std::string& isa, uint32_t threads, uint32_t rows) {
     check_close(bench.run(isa, threads, rows, x), rows, 149, expected, tolerance);
@@ -134,9 +139,11 @@ TEST_CASE("rope") {
       const uint32_t width = heads * head_dim;
       Bench bench(width);
       std::vector<float> frequencies;
-      for (uint32_t i = 0; i < dims / 2; ++i) frequencies.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(dims)));
+      for (uint32_t i = 0; i < dims / 2; ++i)
+        frequencies.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(dims)));
       const float scale = 1.25f;
-      const int32_t x = bench.maker.rope("x", bench.in_a, bench.maker.vector(frequencies), heads, kind, scale);
+      const int32_t x =
+          bench.maker.rope("x", bench.in_a, bench.maker.vector(frequencies), heads, kind, scale);
       std::vector<double> expected, tolerance;
       for (uint32_t r = 0; r < kRows; ++r)
         for (uint32_t h = 0; h < heads; ++h) {
@@ -147,8 +154,10 @@ TEST_CASE("rope") {
               const bool halves = kind == APR_ROPE_HALVES;
               const uint32_t pair = halves ? i % (dims / 2) : i / 2;
               const bool second = halves ? i >= dims / 2 : i % 2 == 1;
-              const float first = head[halves ? pair : 2 * pair], other = head[halves ? pair + dims / 2 : 2 * pair + 1];
-              const double angle = double{frequencies[pair]} * r, c = std::cos(angle) * scale, s = std::sin(angle) * scale;
+              const float first = head[halves ? pair : 2 * pair],
+                          other = head[halves ? pair + dims / 2 : 2 * pair + 1];
+              const double angle = double{frequencies[pair]} * r, c = std::cos(angle) * scale,
+                           s = std::sin(angle) * scale;
               value = second ? other * c + first * s : first * c - other * s;
               size = (std::abs(first) + std::abs(other)) * scale * 2e-7;
             }
@@ -166,18 +175,21 @@ TEST_CASE("rope far into a context") {
   // The angle at position 20000 has to be as exact as at 1.
   constexpr uint32_t kFar = 20000, kBatch = 500;
   PlanMaker maker;
-  const int32_t in = maker.embed("a", maker.weight(exact_weights(kBatch, 4, std::vector<float>(4 * kBatch, 1.0f))));
+  const int32_t in =
+      maker.embed("a", maker.weight(exact_weights(kBatch, 4, std::vector<float>(4 * kBatch, 1.0f))));
   const int32_t x = maker.rope("x", in, maker.vector({1.0f, 0.1f}), 1, APR_ROPE_HALVES);
   maker.head();
   maker.linear("logits", x, maker.weight(random_weights(kFloat32, 3, 4, 9)));
   Loaded loaded(maker.plan(), {}, {kFar, 1, kBatch});
   REQUIRE_MESSAGE(loaded.ok(), loaded.error());
-  for (uint32_t p = 0; p + kBatch < kFar; p += kBatch) REQUIRE(loaded.step(count_up(kBatch, static_cast<int32_t>(p))).status == APR_OK);
+  for (uint32_t p = 0; p + kBatch < kFar; p += kBatch)
+    REQUIRE(loaded.step(count_up(kBatch, static_cast<int32_t>(p))).status == APR_OK);
   const std::vector<float> got = loaded.taps(count_up(kBatch, kFar - kBatch))["x"];
   REQUIRE(got.size() == 4 * kBatch);
   const double angle = kFar - 1;
   CHECK(got[4 * kBatch - 4] == doctest::Approx(std::cos(angle) - std::sin(angle)).epsilon(1e-6));
-  CHECK(got[4 * kBatch - 3] == doctest::Approx(std::cos(0.1f * angle) - std::sin(0.1f * angle)).epsilon(1e-6));
+  CHECK(got[4 * kBatch - 3] ==
+        doctest::Approx(std::cos(0.1f * angle) - std::sin(0.1f * angle)).epsilon(1e-6));
 }
 
 TEST_CASE("embed decodes rows of any format") {
@@ -213,7 +225,8 @@ TEST_CASE("argmax") {
   PlanMaker maker;
   const int32_t in = maker.embed("a", maker.weight(exact_weights(8, kWidth, rows)));
   maker.head();
-  maker.add("logits", in, maker.embed("zero", maker.weight(exact_weights(8, kWidth, std::vector<float>(8 * kWidth)))));
+  maker.add("logits", in,
+            maker.embed("zero", maker.weight(exact_weights(8, kWidth, std::vector<float>(8 * kWidth)))));
   for (const std::string& isa : instruction_sets()) {
     CAPTURE(isa);
     Loaded loaded(maker.plan(), {isa});

@@ -20,12 +20,23 @@ inline std::vector<float> edgy_rows(uint32_t rows, uint32_t width, uint32_t seed
       float v = normal(rng);
       if (r % 3 == 2) {
         switch (rng() % 8) {
-          case 0: v = 0.0f; break;
-          case 1: v = -0.0f; break;
-          case 2: v = 1e-42f; break;
-          case 3: v *= 1e-20f; break;
-          case 4: v *= 300.0f; break;
-          default: break;
+          case 0:
+            v = 0.0f;
+            break;
+          case 1:
+            v = -0.0f;
+            break;
+          case 2:
+            v = 1e-42f;
+            break;
+          case 3:
+            v *= 1e-20f;
+            break;
+          case 4:
+            v *= 300.0f;
+            break;
+          default:
+            break;
         }
         if (i / 32 % 4 == 1) v *= 1e-12f;
       }
@@ -37,7 +48,8 @@ inline std::vector<float> edgy_rows(uint32_t rows, uint32_t width, uint32_t seed
 // Tokens 0, 1, 2, ... at those positions: with an embedding of floats, row i of the table is row i of the batch.
 inline std::vector<Token> count_up(uint32_t n, int32_t first = 0, int32_t sequence = 0) {
   std::vector<Token> t;
-  for (uint32_t i = 0; i < n; ++i) t.push_back({static_cast<int32_t>(i), first + static_cast<int32_t>(i), sequence});
+  for (uint32_t i = 0; i < n; ++i)
+    t.push_back({static_cast<int32_t>(i), first + static_cast<int32_t>(i), sequence});
   return t;
 }
 
@@ -70,7 +82,8 @@ inline QuantizedRow quantize_row(const float* x, uint64_t k) {
     for (uint64_t i = b; i < end; ++i) most = std::max(most, std::abs(x[i]));
     const float inverse = 127.0f / most;
     r.scale[b / 32] = std::isinf(inverse) ? 0.0f : most / 127.0f;
-    for (uint64_t i = b; i < end; ++i) r.q[i] = std::isinf(inverse) ? 0 : static_cast<int>(std::nearbyint(x[i] * inverse));
+    for (uint64_t i = b; i < end; ++i)
+      r.q[i] = std::isinf(inverse) ? 0 : static_cast<int>(std::nearbyint(x[i] * inverse));
   }
   return r;
 }
@@ -90,7 +103,9 @@ struct SmallModel {
       for (float& x : v) x = normal(rng);
       return maker.vector(v);
     };
-    const auto matrix = [&](uint32_t n, uint32_t k) { return maker.weight(random_weights(format, n, k, seed++, Range::Bits6)); };
+    const auto matrix = [&](uint32_t n, uint32_t k) {
+      return maker.weight(random_weights(format, n, k, seed++, Range::Bits6));
+    };
     std::vector<float> frequencies;
     for (int i = 0; i < 8; ++i) frequencies.push_back(std::pow(10000.0f, -static_cast<float>(i) / 8));
     const int32_t inverse = maker.vector(frequencies);
@@ -99,14 +114,17 @@ struct SmallModel {
     for (const char* l : {"blk.0.", "blk.1."}) {
       const std::string b = l;
       const int32_t n = maker.norm(b + "attn_norm", x, random(kDim, 1, 0.1f));
-      int32_t q = maker.linear(b + "attn_q", n, matrix(kHeads * kHeadDim, kDim), random(kHeads * kHeadDim, 0, 0.1f));
+      int32_t q =
+          maker.linear(b + "attn_q", n, matrix(kHeads * kHeadDim, kDim), random(kHeads * kHeadDim, 0, 0.1f));
       q = maker.norm(b + "attn_q_norm", q, random(kHeadDim, 1, 0.1f), kHeads);
       q = maker.rope(b + "attn_q_rope", q, inverse, kHeads, APR_ROPE_HALVES);
-      int32_t k = maker.linear(b + "attn_k", n, matrix(kKvHeads * kHeadDim, kDim), random(kKvHeads * kHeadDim, 0, 0.1f));
+      int32_t k = maker.linear(b + "attn_k", n, matrix(kKvHeads * kHeadDim, kDim),
+                               random(kKvHeads * kHeadDim, 0, 0.1f));
       k = maker.norm(b + "attn_k_norm", k, random(kHeadDim, 1, 0.1f), kKvHeads);
       k = maker.rope(b + "attn_k_rope", k, inverse, kKvHeads, APR_ROPE_HALVES);
       const int32_t v = maker.linear(b + "attn_v", n, matrix(kKvHeads * kHeadDim, kDim));
-      const int32_t a = maker.attention(b + "attn_out", q, k, v, kHeads, kKvHeads, 1 / std::sqrt(float{kHeadDim}), b == "blk.1." ? 300 : 0);
+      const int32_t a = maker.attention(b + "attn_out", q, k, v, kHeads, kKvHeads,
+                                        1 / std::sqrt(float{kHeadDim}), b == "blk.1." ? 300 : 0);
       const int32_t o = maker.linear(b + "attn_output", a, matrix(kDim, kHeads * kHeadDim));
       const int32_t r = maker.add(b + "attn_residual", x, o);
       const int32_t f = maker.norm(b + "ffn_norm", r, random(kDim, 1, 0.1f));

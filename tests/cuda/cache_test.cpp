@@ -35,22 +35,30 @@ struct TempFolder {
 };
 
 std::string key(int i) { return sha256_hex("key " + std::to_string(i)); }
-BuiltKernel kernel(int i, size_t bytes = 100) { return {std::string(bytes, static_cast<char>('a' + i % 26)), "ptx", "source", "kernel " + std::to_string(i)}; }
+BuiltKernel kernel(int i, size_t bytes = 100) {
+  return {std::string(bytes, static_cast<char>('a' + i % 26)), "ptx", "source",
+          "kernel " + std::to_string(i)};
+}
 
 struct Probe {
   explicit Probe(const std::string& folder, uint64_t max_bytes = 0)
       : cache({folder, max_bytes, "test 1.0", [this](const std::string& m) { said.push_back(m); }}) {}
   KernelCache::Result get(int i, size_t bytes = 100) {
-    return cache.get(key(i), [&] { return ++built, kernel(i, bytes); }, true);
+    return cache.get(
+        key(i), [&] { return ++built, kernel(i, bytes); }, true);
   }
   std::vector<std::string> said;
   KernelCache cache;
   int built = 0;
 };
 
-std::string entry(const std::string& folder, int i) { return folder + "/" + key(i).substr(0, 2) + "/" + key(i); }
+std::string entry(const std::string& folder, int i) {
+  return folder + "/" + key(i).substr(0, 2) + "/" + key(i);
+}
 
-void overwrite(const std::string& file, const std::string& text) { std::ofstream(file, std::ios::binary | std::ios::trunc) << text; }
+void overwrite(const std::string& file, const std::string& text) {
+  std::ofstream(file, std::ios::binary | std::ios::trunc) << text;
+}
 std::string read(const std::string& file) {
   std::ostringstream text;
   text << std::ifstream(file, std::ios::binary).rdbuf();
@@ -74,14 +82,21 @@ TEST_CASE("a kernel is built once and found again, also by another cache on the 
   CHECK(read(entry(folder.path, 1) + "/kernel.ptx") == "ptx");
   CHECK(fs::is_empty(folder.path + "/locks"));
   CHECK(fs::is_empty(folder.path + "/new"));
-  CHECK_THROWS_WITH_AS(one.cache.get("../../etc/passwd", [] { return BuiltKernel{}; }, true), "kernel cache: '../../etc/passwd' is not a key", Error);
+  CHECK_THROWS_WITH_AS(one.cache.get(
+                           "../../etc/passwd", [] { return BuiltKernel{}; }, true),
+                       "kernel cache: '../../etc/passwd' is not a key", Error);
   CHECK_THROWS_AS(KernelCache({"relative", 0, "", {}}), Error);
 }
 
 TEST_CASE("a kernel without machine code keeps its PTX") {
   const TempFolder folder;
   Probe one(folder.path);
-  one.cache.get(key(1), [] { return BuiltKernel{"", "ptx text", "source", ""}; }, true);
+  one.cache.get(
+      key(1),
+      [] {
+        return BuiltKernel{"", "ptx text", "source", ""};
+      },
+      true);
   CHECK(one.get(1).kernel.ptx == "ptx text");
 }
 
@@ -96,7 +111,9 @@ TEST_CASE("damage of every kind is noticed, said, set aside and repaired") {
       [](const std::string& e) { overwrite(e + "/manifest.json", ""); },
       [](const std::string& e) { overwrite(e + "/manifest.json", "[1, 2"); },
       [](const std::string& e) { overwrite(e + "/manifest.json", "{\"files\": 3}"); },
-      [](const std::string& e) { overwrite(e + "/manifest.json", read(e + "/manifest.json").replace(20, 1, "z")); },
+      [](const std::string& e) {
+        overwrite(e + "/manifest.json", read(e + "/manifest.json").replace(20, 1, "z"));
+      },
       [](const std::string& e) { fs::remove(e + "/manifest.json"); },
       [](const std::string& e) { fs::remove_all(e), overwrite(e, "a file where a folder was"); },
   };
@@ -166,7 +183,7 @@ TEST_CASE("over its bound the cache forgets what was used longest ago") {
     const timespec when[2] = {{1000 + i, 0}, {1000 + i, 0}};
     ::utimensat(AT_FDCWD, (entry(folder.path, i) + "/manifest.json").c_str(), when, 0);
   }
-  one.get(0, 2000);     // used again: the second is now the oldest
+  one.get(0, 2000);  // used again: the second is now the oldest
   one.get(4, 2000);
   CHECK_FALSE(fs::exists(entry(folder.path, 1)));
   CHECK(fs::exists(entry(folder.path, 0)));
@@ -225,12 +242,16 @@ TEST_CASE("a full disk leaves no half entry") {
 TEST_CASE("a build that fails leaves nothing behind and does not lock others out") {
   const TempFolder folder;
   Probe one(folder.path);
-  CHECK_THROWS_WITH_AS(one.cache.get(key(1), []() -> BuiltKernel { throw Error("{}", "no"); }, true), "no", Error);
+  CHECK_THROWS_WITH_AS(one.cache.get(
+                           key(1), []() -> BuiltKernel { throw Error("{}", "no"); }, true),
+                       "no", Error);
   CHECK(one.cache.list().empty());
   CHECK(one.get(1).source == KernelCache::Source::Built);
 }
 
-TEST_CASE("threads of one process do not build the same kernel twice; without waiting they are told that it is busy") {
+TEST_CASE(
+    "threads of one process do not build the same kernel twice; without waiting they are told that it is "
+    "busy") {
   const TempFolder folder;
   KernelCache cache({folder.path, 0, "test", {}});
   std::atomic<int> built{0}, busy{0};
@@ -295,11 +316,14 @@ TEST_CASE("a process that is killed while it builds does not block the next one"
   const pid_t child = ::fork();
   if (child == 0) {
     KernelCache cache({folder.path, 0, "test", {}});
-    cache.get(key(1), [&]() -> BuiltKernel {
-      if (::write(ready[1], "x", 1) != 1) ::_exit(1);
-      ::pause();
-      return {};
-    }, true);
+    cache.get(
+        key(1),
+        [&]() -> BuiltKernel {
+          if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+          ::pause();
+          return {};
+        },
+        true);
     ::_exit(0);
   }
   char byte;

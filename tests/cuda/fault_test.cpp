@@ -22,7 +22,8 @@ namespace {
 // The CPU backend, precise, as the program's reference is.
 class CpuReference {
  public:
-  explicit CpuReference(const apr_plan& plan) : library_(plugin_folder() + "/backend-cpu/libapr-backend-cpu.so") {
+  explicit CpuReference(const apr_plan& plan)
+      : library_(plugin_folder() + "/backend-cpu/libapr-backend-cpu.so") {
     backend_ = library_.get<const apr_plugin>(APR_PLUGIN_SYMBOL).backends[0];
     apr_device_options device{};
     device.struct_size = sizeof device;
@@ -56,7 +57,8 @@ std::vector<apr::StageVerdict> judged(const TestSession::Options& options, const
   check.precise = options.precise;
   std::vector<apr::StageVerdict> all;
   for (const apr::ParityForm form : {apr::ParityForm::Prefill, apr::ParityForm::Mixed}) {
-    const auto stages = apr::check_stages({&cuda_backend(), device.session()}, tiny.plan(), random_tokens(12, shape.n_vocab, 3), form, check);
+    const auto stages = apr::check_stages({&cuda_backend(), device.session()}, tiny.plan(),
+                                          random_tokens(12, shape.n_vocab, 3), form, check);
     all.insert(all.end(), stages.begin(), stages.end());
   }
   return all;
@@ -68,7 +70,12 @@ apr::ParityReport gate(const TestSession::Options& options, const std::string& f
   const TinyPlan tiny(shape);
   const CpuReference reference(tiny.plan());
   TestSession device(tiny.plan(), options);
-  return apr::run_parity({reference.side(), {&cuda_backend(), device.session()}, &tiny.plan(), random_tokens(12, shape.n_vocab, 3), true, false});
+  return apr::run_parity({reference.side(),
+                          {&cuda_backend(), device.session()},
+                          &tiny.plan(),
+                          random_tokens(12, shape.n_vocab, 3),
+                          true,
+                          false});
 }
 
 }  // namespace
@@ -88,9 +95,11 @@ TEST_CASE("the gate passes the shipped kernels") {
 TEST_CASE("the gate catches a GEMV that reads W transposed") {
   char name[] = "/tmp/apr_fault_XXXXXX";
   const fs::path folder = ::mkdtemp(name);
-  fs::copy(fs::canonical(fs::path(data_folder()) / "ptx-templates"), folder / "ptx-templates", fs::copy_options::recursive);
+  fs::copy(fs::canonical(fs::path(data_folder()) / "ptx-templates"), folder / "ptx-templates",
+           fs::copy_options::recursive);
   const char* faults = std::getenv("APR_TEST_FAULTS");
-  fs::copy_file(fs::path(faults == nullptr ? APR_TEST_FAULTS : faults) / "gemv_float.cu", folder / "ptx-templates" / "gemv_float.cu", fs::copy_options::overwrite_existing);
+  fs::copy_file(fs::path(faults == nullptr ? APR_TEST_FAULTS : faults) / "gemv_float.cu",
+                folder / "ptx-templates" / "gemv_float.cu", fs::copy_options::overwrite_existing);
   TestSession::Options options;
   options.settings = {{"data_dir", folder}, {"kernel_cache", ""}};
   const apr::ParityReport report = gate(options, "f32");
@@ -99,7 +108,8 @@ TEST_CASE("the gate catches a GEMV that reads W transposed") {
   const auto unfused = judged(options, "f32");
   fs::remove_all(folder);
   // The bisection comes down to the first product that one token goes through, and says what it looks like.
-  const apr::BisectFinding fused_only = apr::find_fault({{"as it runs", as_it_runs}}), finding = apr::find_fault({{"as it runs", as_it_runs}, {"unfused", unfused}});
+  const apr::BisectFinding fused_only = apr::find_fault({{"as it runs", as_it_runs}}),
+                           finding = apr::find_fault({{"as it runs", as_it_runs}, {"unfused", unfused}});
   CAPTURE(finding.text);
   CHECK(fused_only.result == apr::BisectResult::Group);
   CHECK(fused_only.verdict.group == std::vector<std::string>{"blk.0.attn_norm", "blk.0.attn_q"});

@@ -52,11 +52,11 @@ using Layout = apr::F16::RowMajor;
 }  // namespace spec
 #include "ptx-templates/generic/embed.cu"
 }  // namespace embed_f16
-#define APR_ELEMENTWISE(name, op)                \
-  namespace name {                               \
-  namespace spec {                               \
-  enum { kAdd, kSwiglu, kGather };               \
-  constexpr int kOp = op;                        \
+#define APR_ELEMENTWISE(name, op)  \
+  namespace name {                 \
+  namespace spec {                 \
+  enum { kAdd, kSwiglu, kGather }; \
+  constexpr int kOp = op;          \
   }
 APR_ELEMENTWISE(add_kernel, 0)
 #include "ptx-templates/generic/elementwise.cu"
@@ -82,13 +82,19 @@ void run(void (*kernel)(const Args&), const GenericShape& shape, const Args& arg
 
 std::string prelude(const std::string& op, const GenericShape& s, const std::string& layout = "") {
   std::string text = "// generic: " + op + " float m=any\nnamespace apr::spec {\n";
-  const auto constant = [&](const char* name, int value) { text += std::string("constexpr int ") + name + " = " + std::to_string(value) + ";\n"; };
-  constant("kM", 0), constant("kK", s.k), constant("kN", s.n), constant("kGroups", s.groups), constant("kHeads", s.heads), constant("kKvHeads", s.kv_heads);
-  constant("kHeadDim", s.head_dim), constant("kRopeDims", s.rope_dims), constant("kRopeKind", s.rope_kind), constant("kWindow", s.window);
-  for (const char* zero : {"kEpilogue", "kNorm", "kInput", "kOutput", "kQkNorm", "kFused", "kSwiglu"}) constant(zero, 0);
+  const auto constant = [&](const char* name, int value) {
+    text += std::string("constexpr int ") + name + " = " + std::to_string(value) + ";\n";
+  };
+  constant("kM", 0), constant("kK", s.k), constant("kN", s.n), constant("kGroups", s.groups),
+      constant("kHeads", s.heads), constant("kKvHeads", s.kv_heads);
+  constant("kHeadDim", s.head_dim), constant("kRopeDims", s.rope_dims), constant("kRopeKind", s.rope_kind),
+      constant("kWindow", s.window);
+  for (const char* zero : {"kEpilogue", "kNorm", "kInput", "kOutput", "kQkNorm", "kFused", "kSwiglu"})
+    constant(zero, 0);
   if (!layout.empty())
-    text += "struct Segment0 { using Layout = " + layout + "; static constexpr int kN = " + std::to_string(s.n) + "; static constexpr bool kBias = " +
-            (s.bias != 0 ? "true" : "false") + "; };\n";
+    text += "struct Segment0 { using Layout = " + layout +
+            "; static constexpr int kN = " + std::to_string(s.n) +
+            "; static constexpr bool kBias = " + (s.bias != 0 ? "true" : "false") + "; };\n";
   return text + "}  // namespace apr::spec\n";
 }
 
@@ -124,7 +130,8 @@ TEST_CASE("generic norms, of rows and of heads") {
     const auto x = normal(static_cast<size_t>(kRows * groups * 37), 1), w = normal(37, 2);
     std::vector<float> y(x.size(), NAN), expected(x.size(), NAN);
     NormArgs a{};
-    a.m = &m, a.x = x.data(), a.weight = w.data(), a.x_stride = static_cast<uint32_t>(groups * 37), a.eps = 1e-5f;
+    a.m = &m, a.x = x.data(), a.weight = w.data(), a.x_stride = static_cast<uint32_t>(groups * 37),
+    a.eps = 1e-5f;
     a.y = y.data();
     run(rms_norm_kernel::apr_kernel, shape, a);
     a.y = expected.data();
@@ -174,14 +181,19 @@ TEST_CASE("generic rotation, KV append and attention") {
   for (const int kind : {static_cast<int>(kRopeAdjacent), static_cast<int>(kRopeHalves)})
     for (const int window : {0, 3}) {
       GenericShape shape{};
-      shape.heads = 6, shape.kv_heads = 2, shape.head_dim = 24, shape.rope_dims = 16, shape.rope_kind = kind, shape.window = window;
+      shape.heads = 6, shape.kv_heads = 2, shape.head_dim = 24, shape.rope_dims = 16, shape.rope_kind = kind,
+      shape.window = window;
       const uint32_t n_ctx = 9;
-      const auto q = normal(kRows * 144, 1), k = normal(kRows * 48, 2), v = normal(kRows * 48, 3), frequencies = normal(8, 4);
-      auto k_cache = halves(2 * 2 * n_ctx * 24, 5), v_cache = halves(2 * 2 * n_ctx * 24, 6), k_expected = k_cache, v_expected = v_cache;
-      std::vector<float> rotated(kRows * 144, NAN), rotated_expected(rotated), out(rotated), out_expected(rotated);
+      const auto q = normal(kRows * 144, 1), k = normal(kRows * 48, 2), v = normal(kRows * 48, 3),
+                 frequencies = normal(8, 4);
+      auto k_cache = halves(2 * 2 * n_ctx * 24, 5), v_cache = halves(2 * 2 * n_ctx * 24, 6),
+           k_expected = k_cache, v_expected = v_cache;
+      std::vector<float> rotated(kRows * 144, NAN), rotated_expected(rotated), out(rotated),
+          out_expected(rotated);
       AttentionArgs a{};
       a.state = &state, a.positions = positions.data(), a.sequences = sequences.data();
-      a.q = q.data(), a.k = k.data(), a.v = v.data(), a.q_stride = a.out_stride = 144, a.k_stride = a.v_stride = 48;
+      a.q = q.data(), a.k = k.data(), a.v = v.data(), a.q_stride = a.out_stride = 144,
+      a.k_stride = a.v_stride = 48;
       a.n_ctx = n_ctx, a.inv_freq = frequencies.data(), a.rope_scale = 1.5f, a.scale = 0.2f;
 
       a.q_out = rotated.data();
@@ -228,7 +240,7 @@ TEST_CASE("generic elementwise operations and argmax") {
 
   shape.n = 37;
   std::vector<float> values = x;
-  values[3] = values[9] = 100.0f;           // equal: the lower index
+  values[3] = values[9] = 100.0f;  // equal: the lower index
   for (int i = 37; i < 74; ++i) values[static_cast<size_t>(i)] = -INFINITY;
   values[80] = NAN;
   std::vector<int32_t> best(kRows, -7);

@@ -18,7 +18,8 @@ namespace {
 
 std::vector<std::string> stages(const Program& program) {
   std::vector<std::string> names;
-  for (const Step& step : program.steps) names.push_back(std::string(to_string(step.spec.op)) + " " + step.stage);
+  for (const Step& step : program.steps)
+    names.push_back(std::string(to_string(step.spec.op)) + " " + step.stage);
   return names;
 }
 
@@ -55,7 +56,8 @@ TEST_CASE("a decode layer is five launches") {
   shape.v_format = "q6_k", shape.bias = true, shape.qk_norm = true;
   const TinyPlan tiny(shape);
   const Program body = lower(tiny.plan(), 1, false, {});
-  CHECK(stages(body) == std::vector<std::string>{"embed embed", "linear blk.0.attn_q", "attention blk.0.attn_out", "linear blk.0.attn_output",
+  CHECK(stages(body) == std::vector<std::string>{"embed embed", "linear blk.0.attn_q",
+                                                 "attention blk.0.attn_out", "linear blk.0.attn_output",
                                                  "linear blk.0.ffn_gate", "linear blk.0.ffn_down"});
   const Step& qkv = body.steps[1];
   CHECK(qkv.spec.segments.size() == 3);
@@ -73,14 +75,18 @@ TEST_CASE("a decode layer is five launches") {
   CHECK(constant(body.steps[4], "kEpilogue") == kEpilogueSwiglu);
   CHECK(constant(body.steps[4], "kOutput") == kOutputInt8);
   CHECK(constant(body.steps[5], "kInput") == kInputInt8);
-  CHECK(stages(lower(tiny.plan(), 1, true, {})) == std::vector<std::string>{"linear logits", "argmax argmax"});
+  CHECK(stages(lower(tiny.plan(), 1, true, {})) ==
+        std::vector<std::string>{"linear logits", "argmax argmax"});
 }
 
-TEST_CASE("a few tokens: rotation and KV append are a kernel, since rows of one sequence need each other's keys") {
+TEST_CASE(
+    "a few tokens: rotation and KV append are a kernel, since rows of one sequence need each other's keys") {
   const TinyPlan tiny(one_layer());
   const Program body = lower(tiny.plan(), 4, false, {});
-  CHECK(stages(body) == std::vector<std::string>{"embed embed", "linear blk.0.attn_q", "rope_kv blk.0.attn_q_rope", "attention blk.0.attn_out",
-                                                 "linear blk.0.attn_output", "linear blk.0.ffn_gate", "linear blk.0.ffn_down"});
+  CHECK(stages(body) == std::vector<std::string>{"embed embed", "linear blk.0.attn_q",
+                                                 "rope_kv blk.0.attn_q_rope", "attention blk.0.attn_out",
+                                                 "linear blk.0.attn_output", "linear blk.0.ffn_gate",
+                                                 "linear blk.0.ffn_down"});
   CHECK(constant(body.steps[3], "kFused") == 0);
   CHECK(constant(body.steps[3], "kOutput") == kOutputFloat);
   CHECK(body.steps[2].spec.m == 0);
@@ -90,9 +96,11 @@ TEST_CASE("a few tokens: rotation and KV append are a kernel, since rows of one 
 TEST_CASE("a prompt: activations are converted once for tensor cores, SwiGLU while converting") {
   const TinyPlan tiny(one_layer("q8_0"));
   const Program body = lower(tiny.plan(), 0, false, {});
-  CHECK(stages(body) == std::vector<std::string>{"embed embed", "rms_norm blk.0.attn_norm", "linear blk.0.attn_q", "rope_kv blk.0.attn_q_rope",
-                                                 "attention blk.0.attn_out", "convert blk.0.attn_out", "linear blk.0.attn_output", "rms_norm blk.0.ffn_norm",
-                                                 "linear blk.0.ffn_gate", "convert blk.0.ffn_act", "linear blk.0.ffn_down"});
+  CHECK(stages(body) == std::vector<std::string>{
+                            "embed embed", "rms_norm blk.0.attn_norm", "linear blk.0.attn_q",
+                            "rope_kv blk.0.attn_q_rope", "attention blk.0.attn_out", "convert blk.0.attn_out",
+                            "linear blk.0.attn_output", "rms_norm blk.0.ffn_norm", "linear blk.0.ffn_gate",
+                            "convert blk.0.ffn_act", "linear blk.0.ffn_down"});
   CHECK(constant(body.steps[1], "kOutput") == kOutputF16);
   CHECK(constant(body.steps[2], "kInput") == kInputF16);
   CHECK(constant(body.steps[9], "kSwiglu") == 1);
@@ -112,7 +120,8 @@ TEST_CASE("unfused: a kernel per operation, and conversions where tensor cores n
     CHECK(step.ops.size() <= 1);
     ops.insert(to_string(step.spec.op));
   }
-  CHECK(ops == std::set<std::string>{"embed", "rms_norm", "linear", "rope", "rope_kv", "attention", "add", "swiglu"});
+  CHECK(ops == std::set<std::string>{"embed", "rms_norm", "linear", "rope", "rope_kv", "attention", "add",
+                                     "swiglu"});
   for (const Buffer& buffer : body.buffers) CHECK(buffer.form == Form::Float);
 }
 
@@ -126,7 +135,8 @@ TEST_CASE("every operation is computed once, in every form of every model") {
   shapes[5].format = "q8_0", shapes[5].v_format = "f16";
   for (const TinyShape& shape : shapes)
     for (const uint32_t m : {1u, 2u, 8u, 0u})
-      for (const LowerOptions& options : {LowerOptions{true, false}, LowerOptions{false, false}, LowerOptions{true, true}, LowerOptions{false, true}}) {
+      for (const LowerOptions& options : {LowerOptions{true, false}, LowerOptions{false, false},
+                                          LowerOptions{true, true}, LowerOptions{false, true}}) {
         const TinyPlan tiny(shape);
         check_complete(tiny.plan(), m, options);
       }
@@ -180,15 +190,18 @@ TEST_CASE("plans that contradict themselves are refused with the stage's name") 
       CHECK(e.status() == status);
     }
   };
-  refused("plan of tiny: stage blk.0.attn_norm reads a value before it is computed", APR_INVALID, [](TinyPlan& t) { t.op("blk.0.attn_norm").in[0] = t.op("blk.0.ffn_residual").out; });
-  refused("plan of tiny: stage blk.0.ffn_act has an input of width 256 and a result of width 512", APR_INVALID,
-          [](TinyPlan& t) { t.op("blk.0.ffn_act").in[1] = t.op("blk.0.ffn_norm").out; });
-  refused("plan of tiny: stage blk.0.attn_out has 5 heads of 64 columns in a value of width 256", APR_INVALID, [](TinyPlan& t) { t.op("blk.0.attn_out").n_heads = 5; });
-  refused("plan of tiny: stage blk.0.attn_q_rope rotates 65 of 64 columns of a head", APR_INVALID, [](TinyPlan& t) {
-    t.op("blk.0.attn_q_rope").rope_dims = 65;
-  });
-  refused("plan of tiny: stage blk.0.attn_norm lacks a vector", APR_INVALID, [](TinyPlan& t) { t.op("blk.0.attn_norm").vector[0] = -1; });
-  refused("plan of tiny: stage blk.0.ffn_down lacks a weight", APR_INVALID, [](TinyPlan& t) { t.op("blk.0.ffn_down").weight[0] = 1000; });
+  refused("plan of tiny: stage blk.0.attn_norm reads a value before it is computed", APR_INVALID,
+          [](TinyPlan& t) { t.op("blk.0.attn_norm").in[0] = t.op("blk.0.ffn_residual").out; });
+  refused("plan of tiny: stage blk.0.ffn_act has an input of width 256 and a result of width 512",
+          APR_INVALID, [](TinyPlan& t) { t.op("blk.0.ffn_act").in[1] = t.op("blk.0.ffn_norm").out; });
+  refused("plan of tiny: stage blk.0.attn_out has 5 heads of 64 columns in a value of width 256", APR_INVALID,
+          [](TinyPlan& t) { t.op("blk.0.attn_out").n_heads = 5; });
+  refused("plan of tiny: stage blk.0.attn_q_rope rotates 65 of 64 columns of a head", APR_INVALID,
+          [](TinyPlan& t) { t.op("blk.0.attn_q_rope").rope_dims = 65; });
+  refused("plan of tiny: stage blk.0.attn_norm lacks a vector", APR_INVALID,
+          [](TinyPlan& t) { t.op("blk.0.attn_norm").vector[0] = -1; });
+  refused("plan of tiny: stage blk.0.ffn_down lacks a weight", APR_INVALID,
+          [](TinyPlan& t) { t.op("blk.0.ffn_down").weight[0] = 1000; });
   refused("stage blk.0.ffn_act: operation kind 42 is newer than this backend", APR_UNSUPPORTED,
           [](TinyPlan& t) { t.op("blk.0.ffn_act").kind = static_cast<apr_op_kind>(42); });
 }
@@ -223,7 +236,9 @@ TEST_CASE("buffers whose lives overlap do not share memory, and memory is reused
         for (size_t b = 0; b < a; ++b) {
           if (arena.offsets[b] == UINT64_MAX) continue;
           const bool together = lives[a].first <= lives[b].second && lives[b].first <= lives[a].second;
-          const bool overlap = arena.offsets[a] < arena.offsets[b] + buffer_layout(program.buffers[b], rows).bytes && arena.offsets[b] < a_end;
+          const bool overlap =
+              arena.offsets[a] < arena.offsets[b] + buffer_layout(program.buffers[b], rows).bytes &&
+              arena.offsets[b] < a_end;
           CHECK_FALSE((together && overlap));
         }
       }

@@ -65,14 +65,18 @@ TEST_CASE("every format, as a batch and token by token, is near float64") {
 
 TEST_CASE("heads of every size and ratio, norms, rotations, windows, biases") {
   std::vector<TinyShape> shapes(8);
-  shapes[0].n_heads = 8, shapes[0].n_kv_heads = 8, shapes[0].head_dim = 80, shapes[0].rope_dims = 80, shapes[0].rope = APR_ROPE_HALVES;
+  shapes[0].n_heads = 8, shapes[0].n_kv_heads = 8, shapes[0].head_dim = 80, shapes[0].rope_dims = 80,
+  shapes[0].rope = APR_ROPE_HALVES;
   shapes[1].n_heads = 4, shapes[1].n_kv_heads = 1, shapes[1].head_dim = 96, shapes[1].rope_dims = 96;
-  shapes[2].n_heads = 7, shapes[2].n_kv_heads = 1, shapes[2].head_dim = 128, shapes[2].rope_dims = 128, shapes[2].rope = APR_ROPE_HALVES, shapes[2].bias = true;
-  shapes[3].n_heads = 8, shapes[3].n_kv_heads = 1, shapes[3].qk_norm = true, shapes[3].head_dim = 128, shapes[3].rope_dims = 128, shapes[3].rope = APR_ROPE_HALVES;
+  shapes[2].n_heads = 7, shapes[2].n_kv_heads = 1, shapes[2].head_dim = 128, shapes[2].rope_dims = 128,
+  shapes[2].rope = APR_ROPE_HALVES, shapes[2].bias = true;
+  shapes[3].n_heads = 8, shapes[3].n_kv_heads = 1, shapes[3].qk_norm = true, shapes[3].head_dim = 128,
+  shapes[3].rope_dims = 128, shapes[3].rope = APR_ROPE_HALVES;
   shapes[4].window = 5;
   shapes[5].rope_dims = 32, shapes[5].tied = true;
   shapes[6].rope = APR_ROPE_NONE;
-  shapes[7].n_embd = 250, shapes[7].n_ff = 131, shapes[7].n_vocab = 97;  // rows that end within a codec's block
+  shapes[7].n_embd = 250, shapes[7].n_ff = 131,
+  shapes[7].n_vocab = 97;  // rows that end within a codec's block
   for (size_t i = 0; i < shapes.size(); ++i) {
     CAPTURE(i);
     check_shape(shapes[i], {});
@@ -111,7 +115,9 @@ TEST_CASE("every batch size has a program") {
     std::vector<float> all;
     for (size_t first = 0; first < tokens.size(); first += n_batch) {
       const size_t n = std::min<size_t>(n_batch, tokens.size() - first);
-      const auto part = session.feed({tokens.begin() + static_cast<ptrdiff_t>(first), tokens.begin() + static_cast<ptrdiff_t>(first + n)}, static_cast<int32_t>(first));
+      const auto part = session.feed({tokens.begin() + static_cast<ptrdiff_t>(first),
+                                      tokens.begin() + static_cast<ptrdiff_t>(first + n)},
+                                     static_cast<int32_t>(first));
       all.insert(all.end(), part.begin(), part.end());
     }
     compare(all, reference, bound(shape, false));
@@ -141,7 +147,8 @@ TEST_CASE("the graph gives the bits of its kernels launched one by one") {
   const TinyPlan tiny(shape);
   const auto tokens = random_tokens(20, shape.n_vocab, 5);
   TestSession session(tiny.plan(), {});
-  const auto graph = session.feed_single(tokens), eager = session.feed_single(tokens, 0, 0, APR_STEP_NO_GRAPH);
+  const auto graph = session.feed_single(tokens),
+             eager = session.feed_single(tokens, 0, 0, APR_STEP_NO_GRAPH);
   CHECK(same_bits(graph, eager));
   TestSession::Options options;
   options.settings = {{"no_graph", "1"}};
@@ -194,20 +201,27 @@ TEST_CASE("a lower position discards what followed it") {
   const auto tail = session.feed({tokens.begin() + 5, tokens.end()}, 5);
   const auto reference = reference_logits(tiny.plan(), tokens);
   compare(tail, {reference.begin() + 5 * shape.n_vocab, reference.end()}, bound(shape, false));
-  CHECK_THROWS_WITH_AS(session.feed({1}, 13), "sequence 0 begins at position 13, but only 12 are stored", StatusError);
+  CHECK_THROWS_WITH_AS(session.feed({1}, 13), "sequence 0 begins at position 13, but only 12 are stored",
+                       StatusError);
 }
 
 TEST_CASE("bad batches are refused and leave the session usable") {
   TinyShape shape;
   const TinyPlan tiny(shape);
   TestSession session(tiny.plan(), {});
-  CHECK_THROWS_WITH_AS(session.step({300}, {0}, {0}), "token 300 at index 0 is outside the vocabulary of 300", StatusError);
-  CHECK_THROWS_WITH_AS(session.step({-1}, {0}, {0}), "token -1 at index 0 is outside the vocabulary of 300", StatusError);
-  CHECK_THROWS_WITH_AS(session.step({1}, {64}, {0}), "position 64 at index 0 is outside the context of 64", StatusError);
+  CHECK_THROWS_WITH_AS(session.step({300}, {0}, {0}), "token 300 at index 0 is outside the vocabulary of 300",
+                       StatusError);
+  CHECK_THROWS_WITH_AS(session.step({-1}, {0}, {0}), "token -1 at index 0 is outside the vocabulary of 300",
+                       StatusError);
+  CHECK_THROWS_WITH_AS(session.step({1}, {64}, {0}), "position 64 at index 0 is outside the context of 64",
+                       StatusError);
   CHECK_THROWS_WITH_AS(session.step({1}, {0}, {2}), "sequence 2 at index 0; this session has 2", StatusError);
-  CHECK_THROWS_WITH_AS(session.step({1, 2}, {0, 2}, {0, 0}), "sequence 0: position 2 at index 1 where 1 is next", StatusError);
-  CHECK_THROWS_WITH_AS(session.step({1}, {1}, {0}), "sequence 0 begins at position 1, but only 0 are stored", StatusError);
-  CHECK_THROWS_WITH_AS(session.feed(random_tokens(33, 300, 1)), "a step of 33 tokens; this session takes 1 to 32", StatusError);
+  CHECK_THROWS_WITH_AS(session.step({1, 2}, {0, 2}, {0, 0}),
+                       "sequence 0: position 2 at index 1 where 1 is next", StatusError);
+  CHECK_THROWS_WITH_AS(session.step({1}, {1}, {0}), "sequence 0 begins at position 1, but only 0 are stored",
+                       StatusError);
+  CHECK_THROWS_WITH_AS(session.feed(random_tokens(33, 300, 1)),
+                       "a step of 33 tokens; this session takes 1 to 32", StatusError);
   const auto tokens = random_tokens(5, shape.n_vocab, 1);
   compare(session.feed(tokens), reference_logits(tiny.plan(), tokens), bound(shape, false));
 }
@@ -228,7 +242,8 @@ TEST_CASE("taps: a fused session reports what it materialises, an unfused one ev
     auto& seen = *static_cast<Seen*>(user);
     seen.stages.insert(stage);
     for (uint32_t i = 0; i < seen.plan->n_ops; ++i)
-      if (std::string(seen.plan->ops[i]->stage) == stage) seen.sizes = seen.sizes && seen.plan->values[seen.plan->ops[i]->out]->width == width;
+      if (std::string(seen.plan->ops[i]->stage) == stage)
+        seen.sizes = seen.sizes && seen.plan->values[seen.plan->ops[i]->out]->width == width;
     if (std::string(stage) == "logits") seen.logits.assign(data, data + size_t{rows} * width);
   };
   for (const bool fused : {true, false}) {
@@ -265,7 +280,8 @@ TEST_CASE("kernels that were built with the program serve without a compiler") {
   }
   std::vector<TinyShape> shapes(3);
   shapes[0].format = "q4_k", shapes[0].v_format = "q6_k", shapes[0].bias = true, shapes[0].qk_norm = true;
-  shapes[1].rope = APR_ROPE_HALVES, shapes[1].rope_dims = 32, shapes[1].window = 5, shapes[1].n_heads = 7, shapes[1].n_kv_heads = 1;
+  shapes[1].rope = APR_ROPE_HALVES, shapes[1].rope_dims = 32, shapes[1].window = 5, shapes[1].n_heads = 7,
+  shapes[1].n_kv_heads = 1;
   shapes[2].n_embd = 250, shapes[2].n_ff = 131, shapes[2].n_vocab = 97, shapes[2].tied = true;
   for (const TinyShape& shape : shapes) {
     const TinyPlan tiny(shape);
@@ -274,7 +290,8 @@ TEST_CASE("kernels that were built with the program serve without a compiler") {
     options.settings = {{"prebuilt", "1"}};
     TestSession session(tiny.plan(), options);
     REQUIRE(session.log().size() == 1);
-    CHECK(session.log()[0] == "setting prebuilt=1; kernels that were built with the program serve: right, but many times slower");
+    CHECK(session.log()[0] ==
+          "setting prebuilt=1; kernels that were built with the program serve: right, but many times slower");
     const auto reference = reference_logits(tiny.plan(), tokens);
     compare(session.feed(tokens), reference, 2e-6);
     compare(session.feed_single(tokens), reference, 2e-6);
@@ -311,7 +328,8 @@ TEST_CASE("plans that cannot be computed are refused by name") {
   {
     TinyPlan tiny(shape);
     tiny.op("blk.0.ffn_act").kind = static_cast<apr_op_kind>(99);
-    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), {}), "stage blk.0.ffn_act: operation kind 99 is newer than this backend", StatusError);
+    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), {}),
+                         "stage blk.0.ffn_act: operation kind 99 is newer than this backend", StatusError);
   }
   {
     TinyPlan tiny(shape);
@@ -322,10 +340,14 @@ TEST_CASE("plans that cannot be computed are refused by name") {
     TinyPlan tiny(shape);
     TestSession::Options options;
     options.settings = {{"no_graph", "yes"}};
-    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options), "setting no_graph=yes: it is 0 or 1", StatusError);
+    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options), "setting no_graph=yes: it is 0 or 1",
+                         StatusError);
     options.settings = {{"kernel_cache_mb", "-1"}};
-    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options), "setting kernel_cache_mb=-1: it is a number of megabytes, 0 for no bound", StatusError);
+    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options),
+                         "setting kernel_cache_mb=-1: it is a number of megabytes, 0 for no bound",
+                         StatusError);
     options.settings = {{"data_dir", "/nowhere"}};
-    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options), "setting data_dir=/nowhere: there is no folder /nowhere/ptx-templates", StatusError);
+    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options),
+                         "setting data_dir=/nowhere: there is no folder /nowhere/ptx-templates", StatusError);
   }
 }

@@ -45,9 +45,13 @@ struct apr_session {
 
 namespace {
 
-apr_status fake_step(apr_session* session, const apr_batch* batch, apr_step_output* output, apr_error* error) {
-  if (!session->failure.empty()) return std::snprintf(error->message, sizeof error->message, "%s", session->failure.c_str()), APR_FAILED;
-  const Form form = batch->n > 1 ? Form::Batch : (batch->flags & APR_STEP_NO_GRAPH) != 0 ? Form::Eager : Form::Graph;
+apr_status fake_step(apr_session* session, const apr_batch* batch, apr_step_output* output,
+                     apr_error* error) {
+  if (!session->failure.empty())
+    return std::snprintf(error->message, sizeof error->message, "%s", session->failure.c_str()), APR_FAILED;
+  const Form form = batch->n > 1                              ? Form::Batch
+                    : (batch->flags & APR_STEP_NO_GRAPH) != 0 ? Form::Eager
+                                                              : Form::Graph;
   for (uint32_t i = 0; i < batch->n; ++i) {
     session->seen.resize(static_cast<size_t>(batch->positions[i]));
     session->seen.push_back(batch->tokens[i]);
@@ -60,12 +64,28 @@ apr_status fake_step(apr_session* session, const apr_batch* batch, apr_step_outp
 
 apr_status fake_info(apr_session*, apr_session_info* info, apr_error*) { return info->n_kernels = 2, APR_OK; }
 apr_status fake_kernel(apr_session* session, uint32_t, apr_kernel_info* info, apr_error*) {
-  info->stage = "s", info->weight = "w", info->format = "f", info->layout = "l", info->kernel = "k", info->config = session->config.c_str(), info->reason = "";
+  info->stage = "s", info->weight = "w", info->format = "f", info->layout = "l", info->kernel = "k",
+  info->config = session->config.c_str(), info->reason = "";
   return APR_OK;
 }
 
-const apr_backend kBackend = {sizeof(apr_backend), "fake", "", nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, fake_step, nullptr, fake_info, fake_kernel,
-                              nullptr, nullptr, nullptr};
+const apr_backend kBackend = {sizeof(apr_backend),
+                              "fake",
+                              "",
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              fake_step,
+                              nullptr,
+                              fake_info,
+                              fake_kernel,
+                              nullptr,
+                              nullptr,
+                              nullptr};
 
 struct FakePlan {
   std::vector<apr_op> ops;
@@ -89,7 +109,8 @@ ParityReport run(const Distort& distort) {
   static const FakePlan plan(9);
   apr_session reference, device;
   device.distort = distort;
-  return run_parity({{&kBackend, &reference}, {&kBackend, &device}, &plan.plan, {5, 17, 3, 300, 42, 8}, true, false});
+  return run_parity(
+      {{&kBackend, &reference}, {&kBackend, &device}, &plan.plan, {5, 17, 3, 300, 42, 8}, true, false});
 }
 
 void noise(std::vector<float>& row, float relative, uint32_t seed) {
@@ -106,7 +127,9 @@ TEST_CASE("a device that computes the same passes, exactly or with the noise of 
   CHECK(exact.fault == ParityFault::None);
   CHECK(exact.positions.size() == 30);  // five forms
   CHECK(exact.worst_nmse == 0);
-  const ParityReport rounded = run([](auto& row, uint32_t position, Form form) { noise(row, 0.02f, position + (form == Form::Batch ? 100 : 0)); });
+  const ParityReport rounded = run([](auto& row, uint32_t position, Form form) {
+    noise(row, 0.02f, position + (form == Form::Batch ? 100 : 0));
+  });
   CHECK(rounded.verdict == ParityVerdict::Pass);
   CHECK(rounded.worst_nmse > 1e-4);
   CHECK(rounded.differences.size() == 10);
@@ -123,15 +146,36 @@ TEST_CASE("faults are found and named") {
     for (float& v : row) v -= 0.5f;
   };
   const std::vector<Case> cases = {
-      {ParityFault::NotFinite, [](auto& row, uint32_t position, Form) { if (position == 3) row[7] = std::nanf(""); }},
+      {ParityFault::NotFinite,
+       [](auto& row, uint32_t position, Form) {
+         if (position == 3) row[7] = std::nanf("");
+       }},
       {ParityFault::NotFinite, [](auto& row, uint32_t, Form) { row[7] = INFINITY; }},
       {ParityFault::Transposed, unrelated},
-      {ParityFault::Sign, [](auto& row, uint32_t, Form) { for (float& v : row) v = -v; }},
-      {ParityFault::Scale, [](auto& row, uint32_t, Form) { for (float& v : row) v *= 1.3f; }},
-      {ParityFault::Position, [&](auto& row, uint32_t position, Form form) { if (position > 0) unrelated(row, position, form); }},
-      {ParityFault::Batch, [&](auto& row, uint32_t position, Form form) { if (form == Form::Batch) unrelated(row, position, form); }},
-      {ParityFault::Graph, [](auto& row, uint32_t, Form form) { if (form == Form::Graph) noise(row, 0.5f, 1); }},
-      {ParityFault::Graph, [](auto& row, uint32_t position, Form form) { if (form == Form::Graph && position == 4) row[9] += 1e-5f; }},  // one bit is enough
+      {ParityFault::Sign,
+       [](auto& row, uint32_t, Form) {
+         for (float& v : row) v = -v;
+       }},
+      {ParityFault::Scale,
+       [](auto& row, uint32_t, Form) {
+         for (float& v : row) v *= 1.3f;
+       }},
+      {ParityFault::Position,
+       [&](auto& row, uint32_t position, Form form) {
+         if (position > 0) unrelated(row, position, form);
+       }},
+      {ParityFault::Batch,
+       [&](auto& row, uint32_t position, Form form) {
+         if (form == Form::Batch) unrelated(row, position, form);
+       }},
+      {ParityFault::Graph,
+       [](auto& row, uint32_t, Form form) {
+         if (form == Form::Graph) noise(row, 0.5f, 1);
+       }},
+      {ParityFault::Graph,
+       [](auto& row, uint32_t position, Form form) {
+         if (form == Form::Graph && position == 4) row[9] += 1e-5f;
+       }},  // one bit is enough
       {ParityFault::Precision, [](auto& row, uint32_t position, Form) { noise(row, 0.15f, position); }},
   };
   for (size_t i = 0; i < cases.size(); ++i) {
@@ -168,7 +212,8 @@ TEST_CASE("another best token is a fault only where the margin is larger than th
       row[0] = *best + margin, *best -= margin;
     };
   };
-  CHECK(run(swap_best(0.0f)).positions[2].pass == false);  // token 0 was far below the best: 6 deviations of noise do not explain it
+  CHECK(run(swap_best(0.0f)).positions[2].pass ==
+        false);  // token 0 was far below the best: 6 deviations of noise do not explain it
   const ParityReport close = run([](std::vector<float>& row, uint32_t, Form) {
     // The two best exchange places by less than the noise.
     auto best = std::max_element(row.begin(), row.end());
@@ -185,15 +230,18 @@ TEST_CASE("what cannot be compared is not a pass") {
   const FakePlan plan(9);
   apr_session good, bad;
   bad.failure = "out of memory";
-  const ParityReport reference = run_parity({{&kBackend, &bad}, {&kBackend, &good}, &plan.plan, {1, 2, 3}, true, false});
+  const ParityReport reference =
+      run_parity({{&kBackend, &bad}, {&kBackend, &good}, &plan.plan, {1, 2, 3}, true, false});
   CHECK(reference.verdict == ParityVerdict::NotRun);
   CHECK(reference.reason == "the reference could not be computed: fake at position 0: out of memory");
-  const ParityReport device = run_parity({{&kBackend, &good}, {&kBackend, &bad}, &plan.plan, {1, 2, 3}, true, false});
+  const ParityReport device =
+      run_parity({{&kBackend, &good}, {&kBackend, &bad}, &plan.plan, {1, 2, 3}, true, false});
   CHECK(device.verdict == ParityVerdict::Fail);
   CHECK(device.reason == "prefill form: fake at position 0: out of memory");
   apr_session nan;
   nan.distort = [](auto& row, uint32_t, Form) { row[0] = std::nanf(""); };
-  CHECK(run_parity({{&kBackend, &nan}, {&kBackend, &good}, &plan.plan, {1, 2, 3}, true, false}).verdict == ParityVerdict::NotRun);
+  CHECK(run_parity({{&kBackend, &nan}, {&kBackend, &good}, &plan.plan, {1, 2, 3}, true, false}).verdict ==
+        ParityVerdict::NotRun);
   CHECK_THROWS_AS(run_parity({{&kBackend, &good}, {&kBackend, &good}, &plan.plan, {1}, true, false}), Error);
 }
 
@@ -208,13 +256,16 @@ TEST_CASE("the bound grows with depth, shrinks with precision, and never lets a 
 TEST_CASE("receipts: a pass is found again by the same identity and by no other") {
   char name[] = "/tmp/apr_receipts_XXXXXX";
   const fs::path folder = fs::path(::mkdtemp(name)) / "deep" / "receipts";
-  const ParityIdentity identity = {"model", "program", {"plugin a", "plugin b"}, "kernels", "device", "options"};
+  const ParityIdentity identity = {"model",   "program", {"plugin a", "plugin b"},
+                                   "kernels", "device",  "options"};
   CHECK_FALSE(find_receipt(folder, identity).has_value());
   const std::string file = write_receipt(folder, identity, run({}));
   CHECK(fs::exists(file));
   REQUIRE(find_receipt(folder, identity).has_value());
   CHECK(find_receipt(folder, identity)->find("\"verdict\": \"pass\"") != std::string::npos);
-  for (std::string ParityIdentity::*member : {&ParityIdentity::model, &ParityIdentity::program, &ParityIdentity::kernels, &ParityIdentity::device, &ParityIdentity::options}) {
+  for (std::string ParityIdentity::*member :
+       {&ParityIdentity::model, &ParityIdentity::program, &ParityIdentity::kernels, &ParityIdentity::device,
+        &ParityIdentity::options}) {
     ParityIdentity other = identity;
     other.*member += "x";
     CHECK_FALSE(find_receipt(folder, other).has_value());
@@ -227,7 +278,8 @@ TEST_CASE("receipts: a pass is found again by the same identity and by no other"
   CHECK_FALSE(find_receipt(folder, identity).has_value());
   std::ofstream(file) << "rubbish";
   CHECK_FALSE(find_receipt(folder, identity).has_value());
-  CHECK_THROWS_AS(write_receipt(folder, identity, run([](auto& row, uint32_t, Form) { row[0] = std::nanf(""); })), Error);
+  CHECK_THROWS_AS(
+      write_receipt(folder, identity, run([](auto& row, uint32_t, Form) { row[0] = std::nanf(""); })), Error);
   fs::remove_all(folder);
   std::ofstream(folder) << "a file";
   CHECK(write_receipt(folder, identity, run({})) == "");

@@ -24,12 +24,14 @@ using namespace apr::test;
 namespace {
 
 Device& device() {
-  static Device one(0, [] {
-    Settings s;
-    s.cache_folder = user_cache_folder("kernels");
-    s.data_dir = data_folder();
-    return s;
-  }(), {});
+  static Device one(0,
+                    [] {
+                      Settings s;
+                      s.cache_folder = user_cache_folder("kernels");
+                      s.data_dir = data_folder();
+                      return s;
+                    }(),
+                    {});
   return one;
 }
 
@@ -50,13 +52,17 @@ struct Mirror {
   }
   uint64_t bytes() const { return words.size() * 8; }
   void to_device() {
-    check(device().gpu.driver().cuMemcpyHtoDAsync(memory.address(), words.data(), bytes(), device().gpu.stream()));
+    check(device().gpu.driver().cuMemcpyHtoDAsync(memory.address(), words.data(), bytes(),
+                                                  device().gpu.stream()));
     device().gpu.synchronize();
   }
-  void poison_device() { check(device().gpu.driver().cuMemsetD8Async(memory.address(), 0xff, bytes(), device().gpu.stream())); }
+  void poison_device() {
+    check(device().gpu.driver().cuMemsetD8Async(memory.address(), 0xff, bytes(), device().gpu.stream()));
+  }
   std::vector<uint64_t> from_device() {
     std::vector<uint64_t> copy(words.size());
-    check(device().gpu.driver().cuMemcpyDtoHAsync(copy.data(), memory.address(), bytes(), device().gpu.stream()));
+    check(device().gpu.driver().cuMemcpyDtoHAsync(copy.data(), memory.address(), bytes(),
+                                                  device().gpu.stream()));
     device().gpu.synchronize();
     return copy;
   }
@@ -66,15 +72,22 @@ struct Mirror {
 std::vector<double> numbers(const Buffer& buffer, uint32_t rows, uint32_t room, const char* base) {
   const BufferLayout layout = buffer_layout(buffer, room);
   std::vector<double> out;
-  const auto half = [](uint16_t bits, bool bf) { return static_cast<double>(bf ? bfloat_to_float(bits) : half_to_float(bits)); };
+  const auto half = [](uint16_t bits, bool bf) {
+    return static_cast<double>(bf ? bfloat_to_float(bits) : half_to_float(bits));
+  };
   for (uint64_t r = 0; r < rows; ++r)
     for (uint64_t c = 0; c < buffer.width; ++c) {
       const uint64_t k32 = (buffer.width + 31) / 32 * 32, k64 = (buffer.width + 63) / 64 * 64;
       switch (buffer.form) {
-        case Form::Float: out.push_back(reinterpret_cast<const float*>(base)[r * buffer.width + c]); break;
-        case Form::Token: out.push_back(reinterpret_cast<const int32_t*>(base)[r]); break;
+        case Form::Float:
+          out.push_back(reinterpret_cast<const float*>(base)[r * buffer.width + c]);
+          break;
+        case Form::Token:
+          out.push_back(reinterpret_cast<const int32_t*>(base)[r]);
+          break;
         case Form::Int8:
-          out.push_back(static_cast<double>(reinterpret_cast<const float*>(base + layout.part[1])[r * (k32 / kActBlock) + c / kActBlock]) *
+          out.push_back(static_cast<double>(reinterpret_cast<const float*>(
+                            base + layout.part[1])[r * (k32 / kActBlock) + c / kActBlock]) *
                         reinterpret_cast<const int8_t*>(base)[r * k32 + c]);
           break;
         case Form::F16:
@@ -82,7 +95,8 @@ std::vector<double> numbers(const Buffer& buffer, uint32_t rows, uint32_t room, 
         case Form::F16x2: {
           const bool bf = buffer.form == Form::Bf16x2;
           double v = half(reinterpret_cast<const uint16_t*>(base)[r * k64 + c], bf);
-          if (buffer.form != Form::F16) v += half(reinterpret_cast<const uint16_t*>(base + layout.part[1])[r * k64 + c], bf);
+          if (buffer.form != Form::F16)
+            v += half(reinterpret_cast<const uint16_t*>(base + layout.part[1])[r * k64 + c], bf);
           out.push_back(v * static_cast<double>(reinterpret_cast<const float*>(base + layout.part[2])[r]));
           break;
         }
@@ -91,7 +105,8 @@ std::vector<double> numbers(const Buffer& buffer, uint32_t rows, uint32_t room, 
   // What a reader of 8-bit activations also uses: the sums must belong to the quants.
   if (buffer.form == Form::Int8) {
     const uint64_t k32 = (buffer.width + 31) / 32 * 32;
-    for (uint64_t b = 0; b < rows * (k32 / kActBlock); ++b) out.push_back(reinterpret_cast<const float*>(base + layout.part[2])[b]);
+    for (uint64_t b = 0; b < rows * (k32 / kActBlock); ++b)
+      out.push_back(reinterpret_cast<const float*>(base + layout.part[2])[b]);
   }
   return out;
 }
@@ -104,20 +119,26 @@ double relative_error(const std::vector<double>& a, const std::vector<double>& b
 
 // Rounding that a kernel may add to exact inputs, as ||out - ref|| / ||ref||.
 double tolerance(const Step& step, const Program& program) {
-  const Form out = program.buffers[static_cast<size_t>(step.outputs.empty() ? step.input[0] : step.outputs[0])].form;
+  const Form out =
+      program.buffers[static_cast<size_t>(step.outputs.empty() ? step.input[0] : step.outputs[0])].form;
   double bound = 2e-5;
-  if (step.spec.op == Op::Linear && step.spec.view == View::Int) bound = 2e-3;  // a quant that falls on the other side of a tie
+  if (step.spec.op == Op::Linear && step.spec.view == View::Int)
+    bound = 2e-3;  // a quant that falls on the other side of a tie
   if (step.spec.op == Op::Linear && program.m == 0)
     // W as one f16 term: 2^-12; of a codec with an offset, scale * q and the sum are rounded each, and they cancel in part.
     bound = program.buffers[static_cast<size_t>(step.input[0])].form == Form::Bf16x2 ? 5e-5 : 1e-3;
-  if (step.spec.op == Op::Attention) bound = program.m == 0 ? 2e-3 : 1e-4;                           // q and p as f16 terms
+  if (step.spec.op == Op::Attention) bound = program.m == 0 ? 2e-3 : 1e-4;  // q and p as f16 terms
   switch (out) {
     case Form::Float:
-    case Form::Token: return bound;
-    case Form::Int8: return bound + 1e-2;  // half a step of 1/127, and ties
-    case Form::F16: return bound + 5e-4;
+    case Form::Token:
+      return bound;
+    case Form::Int8:
+      return bound + 1e-2;  // half a step of 1/127, and ties
+    case Form::F16:
+      return bound + 5e-4;
     case Form::Bf16x2:
-    case Form::F16x2: return bound + 1e-5;
+    case Form::F16x2:
+      return bound + 1e-5;
   }
   return 0;
 }
@@ -125,7 +146,11 @@ double tolerance(const Step& step, const Program& program) {
 class World {
  public:
   World(const apr_plan& plan, uint32_t m, bool head, const LowerOptions& options, uint32_t rows)
-      : plan_(plan), rows_(rows), room_(std::max(rows, 8u)), program_(lower(plan, m, head, options)), layouts_(plan.n_weights, nullptr) {}
+      : plan_(plan),
+        rows_(rows),
+        room_(std::max(rows, 8u)),
+        program_(lower(plan, m, head, options)),
+        layouts_(plan.n_weights, nullptr) {}
 
   void run() {
     choose_and_build();
@@ -137,11 +162,13 @@ class World {
   void choose_and_build() {
     std::vector<Specialised> sources;
     for (Step& step : program_.steps) {
-      for (size_t s = 0; s < step.weights.size(); ++s) step.spec.segments[s].layout = layouts_[static_cast<size_t>(step.weights[s])];
+      for (size_t s = 0; s < step.weights.size(); ++s)
+        step.spec.segments[s].layout = layouts_[static_cast<size_t>(step.weights[s])];
       std::string why;
       const auto config = choose(device().registry, step.spec, device().target, &why);
       REQUIRE_MESSAGE(config.has_value(), describe(step.spec) << why);
-      for (size_t s = 0; s < step.weights.size(); ++s) layouts_[static_cast<size_t>(step.weights[s])] = config->layouts[s];
+      for (size_t s = 0; s < step.weights.size(); ++s)
+        layouts_[static_cast<size_t>(step.weights[s])] = config->layouts[s];
       sources.push_back(specialise(device().registry, step.spec, *config, device().target));
     }
     sources_ = sources;
@@ -151,7 +178,8 @@ class World {
       kernels_.emplace_back(device().gpu, images[i], sources[i].summary);
       const uint64_t bytes = kernels_.back().shape().scratch_bytes;
       scratch_.emplace_back(device().gpu, std::max<uint64_t>(bytes, 256), "scratch");
-      check(device().gpu.driver().cuMemsetD8Async(scratch_.back().address(), 0, scratch_.back().bytes(), device().gpu.stream()));
+      check(device().gpu.driver().cuMemsetD8Async(scratch_.back().address(), 0, scratch_.back().bytes(),
+                                                  device().gpu.stream()));
     }
   }
 
@@ -164,7 +192,10 @@ class World {
       if (program_.buffers[b].place == Buffer::Place::Inlet)
         for (uint64_t i = 0; i < uint64_t{room_} * program_.buffers[b].width; ++i)
           // Mostly ordinary, some large, zero and tiny: what amax, norms and rounding are sensitive to.
-          buffers_[b].host<float>()[i] = random() % 50 == 0 ? draw(random) * 1e3f : random() % 50 == 1 ? 0.0f : random() % 50 == 2 ? 1e-30f : draw(random);
+          buffers_[b].host<float>()[i] = random() % 50 == 0   ? draw(random) * 1e3f
+                                         : random() % 50 == 1 ? 0.0f
+                                         : random() % 50 == 2 ? 1e-30f
+                                                              : draw(random);
     }
     weight_memory_ = std::vector<Mirror>(plan_.n_weights);
     host_weights_.resize(plan_.n_weights), device_weights_.resize(plan_.n_weights);
@@ -188,7 +219,8 @@ class World {
     for (uint32_t i = 0; i < room_; ++i) {
       const uint32_t row = std::min(i, rows_ - 1), half = rows_ / 2;
       state_.host<int32_t>(StateLayout{room_}.tokens())[i] = static_cast<int32_t>(random() % plan_.n_vocab);
-      state_.host<int32_t>(StateLayout{room_}.positions())[i] = static_cast<int32_t>(row < half ? row : kHistory + row - half);
+      state_.host<int32_t>(StateLayout{room_}.positions())[i] =
+          static_cast<int32_t>(row < half ? row : kHistory + row - half);
       state_.host<int32_t>(StateLayout{room_}.sequences())[i] = row < half ? 1 : 0;
       state_.host<int32_t>(StateLayout{room_}.selected())[i] = static_cast<int32_t>(row);
     }
@@ -204,21 +236,27 @@ class World {
           std::memcpy(cache.host<uint16_t>() + i, &v, 2);
         }
       }
-      host_caches_.push_back({cache_memory_[2 * c].host<uint16_t>(), cache_memory_[2 * c + 1].host<uint16_t>()});
-      device_caches_.push_back({cache_memory_[2 * c].memory.at<uint16_t>(), cache_memory_[2 * c + 1].memory.at<uint16_t>()});
+      host_caches_.push_back(
+          {cache_memory_[2 * c].host<uint16_t>(), cache_memory_[2 * c + 1].host<uint16_t>()});
+      device_caches_.push_back(
+          {cache_memory_[2 * c].memory.at<uint16_t>(), cache_memory_[2 * c + 1].memory.at<uint16_t>()});
       ++c;
     }
     scales_.assign(plan_.n_weights, 256.0f);
   }
 
-  static void lay_out(const apr_weight& weight, const apr_layout& layout, Mirror& mirror, Weight& host, Weight& on_device) {
+  static void lay_out(const apr_weight& weight, const apr_layout& layout, Mirror& mirror, Weight& host,
+                      Weight& on_device) {
     const apr_codec& codec = *weight.format->codec;
-    const uint64_t blocks = blocks_of_row(weight), row = weight.k / weight.format->block_elements * weight.format->block_bytes;
+    const uint64_t blocks = blocks_of_row(weight),
+                   row = weight.k / weight.format->block_elements * weight.format->block_bytes;
     std::vector<uint8_t> padded(weight.n * blocks * codec.block_bytes, 0);
     for (uint64_t r = 0; r < weight.n; ++r)
-      std::memcpy(padded.data() + r * blocks * codec.block_bytes, static_cast<const uint8_t*>(weight.data) + r * row, row);
+      std::memcpy(padded.data() + r * blocks * codec.block_bytes,
+                  static_cast<const uint8_t*>(weight.data) + r * row, row);
     uint64_t offset[APR_MAX_PLANES] = {}, bytes = 0;
-    for (uint32_t p = 0; p < layout.n_planes; ++p) offset[p] = bytes, bytes += (weight.n * blocks * layout.plane_bytes[p] + 255) / 256 * 256;
+    for (uint32_t p = 0; p < layout.n_planes; ++p)
+      offset[p] = bytes, bytes += (weight.n * blocks * layout.plane_bytes[p] + 255) / 256 * 256;
     mirror.allocate(bytes);
     uint8_t* planes[APR_MAX_PLANES] = {};
     for (uint32_t p = 0; p < layout.n_planes; ++p) planes[p] = mirror.host<uint8_t>(offset[p]);
@@ -227,12 +265,18 @@ class World {
     else
       layout.split(padded.data(), weight.n * blocks, planes);
     mirror.to_device();
-    for (uint32_t p = 0; p < layout.n_planes; ++p) host.plane[p] = planes[p], on_device.plane[p] = mirror.memory.at<uint8_t>(offset[p]);
+    for (uint32_t p = 0; p < layout.n_planes; ++p)
+      host.plane[p] = planes[p], on_device.plane[p] = mirror.memory.at<uint8_t>(offset[p]);
   }
 
   BindContext context(bool host) {
-    return {host ? &host_weights_ : &device_weights_, host ? &host_vectors_ : &device_vectors_, host ? &host_caches_ : &device_caches_, &scales_, kContext,
-            host ? reinterpret_cast<CUdeviceptr>(state_.host<char>()) : state_.memory.address(), {room_}};
+    return {host ? &host_weights_ : &device_weights_,
+            host ? &host_vectors_ : &device_vectors_,
+            host ? &host_caches_ : &device_caches_,
+            &scales_,
+            kContext,
+            host ? reinterpret_cast<CUdeviceptr>(state_.host<char>()) : state_.memory.address(),
+            {room_}};
   }
 
   void step(size_t index) {
@@ -248,7 +292,8 @@ class World {
     if (step.residual >= 0) buffers_[static_cast<size_t>(step.residual)].to_device();
     for (const int32_t out : step.outputs) buffers_[static_cast<size_t>(out)].poison_device();
     if (step.cache >= 0)
-      for (size_t part = 0; part < 2; ++part) cache_memory_[2 * static_cast<size_t>(step.cache) + part].to_device();
+      for (size_t part = 0; part < 2; ++part)
+        cache_memory_[2 * static_cast<size_t>(step.cache) + part].to_device();
 
     const Args device_args = bind_step(step, program_, on_device, context(false), scratch_[index].address());
     const Args host_args = bind_step(step, program_, on_host, context(true), 0);
@@ -286,9 +331,11 @@ class World {
 
   static void show(const std::vector<double>& a, const std::vector<double>& b, uint32_t width) {
     int shown = 0;
-    const double scale = std::fabs(*std::max_element(b.begin(), b.end(), [](double x, double y) { return std::fabs(x) < std::fabs(y); }));
+    const double scale = std::fabs(*std::max_element(
+        b.begin(), b.end(), [](double x, double y) { return std::fabs(x) < std::fabs(y); }));
     for (size_t i = 0; i < a.size() && shown < 6; ++i)
-      if (!(std::fabs(a[i] - b[i]) <= 1e-2 * scale)) ++shown, fmt::print("    row {} column {}: {} instead of {}\n", i / width, i % width, a[i], b[i]);
+      if (!(std::fabs(a[i] - b[i]) <= 1e-2 * scale))
+        ++shown, fmt::print("    row {} column {}: {} instead of {}\n", i / width, i % width, a[i], b[i]);
     std::fflush(stdout);
   }
 
@@ -338,12 +385,15 @@ TEST_CASE("kernels of mixed formats, of other heads and of ragged sizes") {
   check_kernels(shape);
   check_kernels(shape, {false, false});
   check_kernels(shape, {true, true});
-  shape.format = "q5_0", shape.v_format = "q8_0", shape.n_heads = 7, shape.n_kv_heads = 1, shape.head_dim = 128, shape.rope_dims = 128;
+  shape.format = "q5_0", shape.v_format = "q8_0", shape.n_heads = 7, shape.n_kv_heads = 1,
+  shape.head_dim = 128, shape.rope_dims = 128;
   shape.rope = APR_ROPE_HALVES;
   check_kernels(shape);
   TinyShape ragged;
-  ragged.n_layers = 1, ragged.n_embd = 250, ragged.n_ff = 131, ragged.n_vocab = 97, ragged.head_dim = 80, ragged.rope_dims = 40, ragged.window = 9;
+  ragged.n_layers = 1, ragged.n_embd = 250, ragged.n_ff = 131, ragged.n_vocab = 97, ragged.head_dim = 80,
+  ragged.rope_dims = 40, ragged.window = 9;
   check_kernels(ragged);
-  ragged.format = "bf16", ragged.n_heads = 8, ragged.n_kv_heads = 8, ragged.head_dim = 96, ragged.rope_dims = 96;
+  ragged.format = "bf16", ragged.n_heads = 8, ragged.n_kv_heads = 8, ragged.head_dim = 96,
+  ragged.rope_dims = 96;
   check_kernels(ragged);
 }

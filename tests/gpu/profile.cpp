@@ -17,14 +17,17 @@ namespace {
 
 using namespace apr;
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 struct Run {
   double milliseconds;  // of a step
   std::vector<apr_kernel_info> kernels;
 };
 
-Run run(const apr_backend& backend, const apr_plan& plan, const std::string& data, bool timed, uint32_t depth, uint32_t tokens, bool print) {
+Run run(const apr_backend& backend, const apr_plan& plan, const std::string& data, bool timed, uint32_t depth,
+        uint32_t tokens, bool print) {
   DeviceRequest request;
   request.settings = {{"data_dir", data}};
   if (timed) request.settings.emplace_back("time_kernels", "1");
@@ -34,8 +37,9 @@ Run run(const apr_backend& backend, const apr_plan& plan, const std::string& dat
   Session session(device, plan, load);
   const apr_session_info info = session.info();
   if (!timed)
-    fmt::print("load {:.2f} s (kernels {:.2f} s: {} compiled, {} cached; weights {:.2f} s)\n", info.load_seconds, info.compile_seconds,
-               info.kernels_compiled, info.kernels_cached, info.upload_seconds);
+    fmt::print("load {:.2f} s (kernels {:.2f} s: {} compiled, {} cached; weights {:.2f} s)\n",
+               info.load_seconds, info.compile_seconds, info.kernels_compiled, info.kernels_cached,
+               info.upload_seconds);
   const std::vector<int32_t> context(depth, 100), step(tokens, 101);
   if (depth > 0) session.feed_argmax(context, 0);
   const int repeats = tokens == 1 ? 64 : 5;
@@ -61,33 +65,39 @@ Run run(const apr_backend& backend, const apr_plan& plan, const std::string& dat
     last = k.launch;
     const std::string stage = k.stage;
     const size_t dot = stage.rfind('.');
-    Sum& sum = sums[fmt::format("{:<18} {:<4} {}", dot == std::string::npos ? stage : stage.substr(dot + 1), k.format, k.kernel)];
+    Sum& sum = sums[fmt::format("{:<18} {:<4} {}", dot == std::string::npos ? stage : stage.substr(dot + 1),
+                                k.format, k.kernel)];
     sum.bytes += k.bytes;
     sum.microseconds += k.microseconds, total += k.microseconds;
     if (!same) ++sum.launches;
     if (stage.compare(0, 4, "blk.") != 0 || stage.compare(0, 6, "blk.0.") == 0)
-      fmt::print("  {:<22} {:<26} {:<5} {:<16} {:>8.2f} us {:>7.0f} GB/s  {}\n", stage, k.weight, k.format, k.kernel, k.microseconds,
+      fmt::print("  {:<22} {:<26} {:<5} {:<16} {:>8.2f} us {:>7.0f} GB/s  {}\n", stage, k.weight, k.format,
+                 k.kernel, k.microseconds,
                  k.microseconds > 0 ? static_cast<double>(k.bytes) / k.microseconds / 1e3 : 0.0, config);
   }
   fmt::print("sums over all layers (kernels one by one, {:.0f} us together):\n", total);
   for (const auto& [name, sum] : sums)
-    fmt::print("  {:<45} {:>4} x {:>8.2f} us = {:>9.1f} us {:>7.0f} GB/s\n", name, sum.launches, sum.launches == 0 ? 0.0 : sum.microseconds / sum.launches,
-               sum.microseconds, sum.microseconds > 0 ? static_cast<double>(sum.bytes) / sum.microseconds / 1e3 : 0.0);
+    fmt::print("  {:<45} {:>4} x {:>8.2f} us = {:>9.1f} us {:>7.0f} GB/s\n", name, sum.launches,
+               sum.launches == 0 ? 0.0 : sum.microseconds / sum.launches, sum.microseconds,
+               sum.microseconds > 0 ? static_cast<double>(sum.bytes) / sum.microseconds / 1e3 : 0.0);
   return result;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 4) return fmt::print(stderr, "usage: gpu_profile MODEL PLUGIN_DIR DATA_DIR [DEPTH [TOKENS]]\n"), 2;
+  if (argc < 4)
+    return fmt::print(stderr, "usage: gpu_profile MODEL PLUGIN_DIR DATA_DIR [DEPTH [TOKENS]]\n"), 2;
   try {
     const Model model = open_gguf(argv[1]);
     Catalog catalog({{argv[2], "--plugin-path", true}});
     const auto plan = build_plan(model, catalog, {});
     const apr_backend& backend = catalog.backend("cuda");
-    const uint32_t depth = argc > 4 ? static_cast<uint32_t>(std::atoi(argv[4])) : 0, tokens = argc > 5 ? static_cast<uint32_t>(std::atoi(argv[5])) : 1;
+    const uint32_t depth = argc > 4 ? static_cast<uint32_t>(std::atoi(argv[4])) : 0,
+                   tokens = argc > 5 ? static_cast<uint32_t>(std::atoi(argv[5])) : 1;
     const Run whole = run(backend, plan->c(), argv[3], false, depth, tokens, false);
-    fmt::print("{}: {:.3f} ms a step as it runs, {:.0f} tokens/s\n", argv[1], whole.milliseconds, tokens * 1e3 / whole.milliseconds);
+    fmt::print("{}: {:.3f} ms a step as it runs, {:.0f} tokens/s\n", argv[1], whole.milliseconds,
+               tokens * 1e3 / whole.milliseconds);
     run(backend, plan->c(), argv[3], true, depth, tokens, true);
   } catch (const std::exception& e) {
     fmt::print(stderr, "gpu_profile: {}\n", e.what());

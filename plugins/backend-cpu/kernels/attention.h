@@ -30,8 +30,8 @@ struct Attention {
 
   // score[r][j] = q[r] . k[j] for the vectors of keys that hold [lo, hi).
   template <int kRows, class T>
-  static void scores(const float* q, uint32_t padded, const T* k, uint32_t head_dim, int lo, int hi, const Next& next,
-                     float* score) {
+  static void scores(const float* q, uint32_t padded, const T* k, uint32_t head_dim, int lo, int hi,
+                     const Next& next, float* score) {
     constexpr int kVectors = 2, kKeys = kVectors * W;
     for (int j = lo / kKeys * kKeys; j < hi; j += kKeys) {
       V acc[kRows][kVectors];
@@ -90,8 +90,8 @@ struct Attention {
 
   // o[r][d] = o[r][d] * keep[r] + sum over keys of p[r][key] * v[key][d], kVectors vectors of columns from d.
   template <int kRows, int kVectors, class T>
-  static void outputs(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep, const uint16_t* next,
-                      float* o) {
+  static void outputs(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep,
+                      const uint16_t* next, float* o) {
     V acc[kRows][kVectors];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
@@ -118,35 +118,45 @@ struct Attention {
   }
 
   template <int kRows, class T>
-  static void all_columns(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep, const uint16_t* next,
-                          float* o) {
+  static void all_columns(const float* p, const T* v, uint32_t padded, int lo, int hi, const float* keep,
+                          const uint16_t* next, float* o) {
     constexpr int kMany = V::kOutVectors;
     const auto ahead = [&](uint32_t d) { return next ? next + d : nullptr; };
     uint32_t d = 0;
-    for (; d + kMany * W <= padded; d += kMany * W) outputs<kRows, kMany>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
+    for (; d + kMany * W <= padded; d += kMany * W)
+      outputs<kRows, kMany>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
     if constexpr (kMany > 4)
-      for (; d + 4 * W <= padded; d += 4 * W) outputs<kRows, 4>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
-    for (; d + 2 * W <= padded; d += 2 * W) outputs<kRows, 2>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
+      for (; d + 4 * W <= padded; d += 4 * W)
+        outputs<kRows, 4>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
+    for (; d + 2 * W <= padded; d += 2 * W)
+      outputs<kRows, 2>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
     for (; d < padded; d += W) outputs<kRows, 1>(p, v + d, padded, lo, hi, keep, ahead(d), o + d);
   }
 
   // kRows rows that see the same keys [lo, hi) of a tile.
   template <int kRows, class T>
-  static void group(const AttendChunk& c, uint32_t row, const T* k, const T* v, int lo, int hi, const Next& next) {
+  static void group(const AttendChunk& c, uint32_t row, const T* k, const T* v, int lo, int hi,
+                    const Next& next) {
     scores<kRows>(c.q + row * c.padded, c.padded, k, c.head_dim, lo, hi, next, c.score);
     float keep[kRows];
-    for (int r = 0; r < kRows; ++r) keep[r] = soften(c.score + r * kTile, lo, hi, c.max + row + r, c.lanes + (row + r) * kLanes);
+    for (int r = 0; r < kRows; ++r)
+      keep[r] = soften(c.score + r * kTile, lo, hi, c.max + row + r, c.lanes + (row + r) * kLanes);
     float* o = c.o + row * c.padded;
-    constexpr int kParts = (kRows + V::kOutRows - 1) / V::kOutRows, kSmall = kRows / kParts, kLarge = kRows - kSmall * kParts;
+    constexpr int kParts = (kRows + V::kOutRows - 1) / V::kOutRows, kSmall = kRows / kParts,
+                  kLarge = kRows - kSmall * kParts;
     int r = 0;
     if constexpr (kLarge > 0)
       for (; r < kLarge * (kSmall + 1); r += kSmall + 1)
-        all_columns<kSmall + 1>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, r == 0 ? next.v : nullptr, o + r * c.padded);
-    for (; r < kRows; r += kSmall) all_columns<kSmall>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, r == 0 ? next.v : nullptr, o + r * c.padded);
+        all_columns<kSmall + 1>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, r == 0 ? next.v : nullptr,
+                                o + r * c.padded);
+    for (; r < kRows; r += kSmall)
+      all_columns<kSmall>(c.score + r * kTile, v, c.padded, lo, hi, keep + r, r == 0 ? next.v : nullptr,
+                          o + r * c.padded);
   }
 
   template <class T>
-  static void rows(const AttendChunk& c, uint32_t row, uint32_t n, const T* k, const T* v, int lo, int hi, const Next& next) {
+  static void rows(const AttendChunk& c, uint32_t row, uint32_t n, const T* k, const T* v, int lo, int hi,
+                   const Next& next) {
     static_assert(V::kScoreRows <= static_cast<int>(kScoreRows));
     // Groups as equal as possible: 8 rows are 4 and 4, not 6 and 2.
     const uint32_t groups = (n + V::kScoreRows - 1) / V::kScoreRows;
@@ -154,10 +164,18 @@ struct Attention {
       const uint32_t begin = n * g / groups, count = n * (g + 1) / groups - begin;
       const Next& then = g == 0 ? next : Next{};
       switch (count) {
-        case 1: group<1>(c, row + begin, k, v, lo, hi, then); break;
-        case 2: group<2>(c, row + begin, k, v, lo, hi, then); break;
-        case 3: group<3>(c, row + begin, k, v, lo, hi, then); break;
-        case 4: group<4>(c, row + begin, k, v, lo, hi, then); break;
+        case 1:
+          group<1>(c, row + begin, k, v, lo, hi, then);
+          break;
+        case 2:
+          group<2>(c, row + begin, k, v, lo, hi, then);
+          break;
+        case 3:
+          group<3>(c, row + begin, k, v, lo, hi, then);
+          break;
+        case 4:
+          group<4>(c, row + begin, k, v, lo, hi, then);
+          break;
         case 5:
           if constexpr (V::kScoreRows >= 5) group<5>(c, row + begin, k, v, lo, hi, then);
           break;
@@ -194,12 +212,14 @@ struct Attention {
     __builtin_memset(c.lanes, 0, sizeof(float) * c.rows * kLanes);
     for (int32_t key = c.begin; key < c.end; key += kTile) {
       const int count = c.end - key < kTile ? c.end - key : kTile;
-      const uint64_t k_at = static_cast<uint64_t>(key) * c.head_dim, v_at = static_cast<uint64_t>(key) * c.padded;
+      const uint64_t k_at = static_cast<uint64_t>(key) * c.head_dim,
+                     v_at = static_cast<uint64_t>(key) * c.padded;
       if (!c.half) {
         tile(c, key, count, static_cast<const float*>(c.k) + k_at, static_cast<const float*>(c.v) + v_at, {});
         continue;
       }
-      const uint16_t *k = static_cast<const uint16_t*>(c.k) + k_at, *v = static_cast<const uint16_t*>(c.v) + v_at;
+      const uint16_t *k = static_cast<const uint16_t*>(c.k) + k_at,
+                     *v = static_cast<const uint16_t*>(c.v) + v_at;
       Next next;
       if (key + kTile < c.stored) next = {k + kTile * c.head_dim, v + kTile * c.padded};
       if (c.rows < kManyRows) {
@@ -214,7 +234,8 @@ struct Attention {
     for (uint32_t r = 0; r < c.rows; ++r) c.sum[r] = V::sum(V::load(c.lanes + r * kLanes));
   }
 
-  static void join(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max, float* to_sum) {
+  static void join(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max,
+                   float* to_sum) {
     if (sum == 0.0f) return;  // no key of that chunk was seen; a NaN goes on
     const float now = *to_max > max ? *to_max : max;
     const float keep = first(exp(V::set(*to_max - now))), take = first(exp(V::set(max - now)));

@@ -22,7 +22,9 @@ struct IntAvx2 {
       low = _mm256_min_epi8(low, v);
       high = _mm256_max_epi8(high, v);
     }
-    const auto beyond = [](__m256i a, __m256i b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi8(a, b)) != 0; };
+    const auto beyond = [](__m256i a, __m256i b) {
+      return _mm256_movemask_epi8(_mm256_cmpgt_epi8(a, b)) != 0;
+    };
     const auto all = [](int x) { return _mm256_set1_epi8(static_cast<char>(x)); };
     if (!beyond(high, all(15)) && !beyond(all(0), low)) return PanelKind::Plain4;
     if (!beyond(high, all(7)) && !beyond(all(-8), low)) return PanelKind::Biased8;
@@ -33,10 +35,14 @@ struct IntAvx2 {
   static int bias_of(PanelKind kind) {
     switch (kind) {
       case PanelKind::Plain4:
-      case PanelKind::Signed: return 0;
-      case PanelKind::Biased8: return 8;
-      case PanelKind::Biased32: return 32;
-      case PanelKind::Biased128: return 128;
+      case PanelKind::Signed:
+        return 0;
+      case PanelKind::Biased8:
+        return 8;
+      case PanelKind::Biased32:
+        return 32;
+      case PanelKind::Biased128:
+        return 128;
     }
     return 0;
   }
@@ -49,8 +55,10 @@ struct IntAvx2 {
       for (uint32_t n = 0; n < kPanelRows; n += 8) {
         int32_t quads[8];
         for (uint32_t i = 0; i < 8; ++i) __builtin_memcpy(quads + i, q + (n + i) * stride + col, 4);
-        const __m256i v = _mm256_setr_epi32(quads[0], quads[1], quads[2], quads[3], quads[4], quads[5], quads[6], quads[7]);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(panel + col * kPanelRows + 4 * n), _mm256_add_epi8(v, bias));
+        const __m256i v =
+            _mm256_setr_epi32(quads[0], quads[1], quads[2], quads[3], quads[4], quads[5], quads[6], quads[7]);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(panel + col * kPanelRows + 4 * n),
+                           _mm256_add_epi8(v, bias));
       }
     }
     return kind;
@@ -66,7 +74,8 @@ struct IntAvx2 {
 #pragma GCC unroll 8
       for (int step = chain; step < chain + kChain; ++step) {
         const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + step * kPanelRows * 4));
-        const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + step * kPanelRows * 4 + 32));
+        const __m256i w1 =
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(w + step * kPanelRows * 4 + 32));
         const __m256i u0 = kSigned ? _mm256_abs_epi8(w0) : w0, u1 = kSigned ? _mm256_abs_epi8(w1) : w1;
 #pragma GCC unroll 4
         for (int i = 0; i < kM; ++i) {
@@ -105,21 +114,25 @@ struct IntAvx2 {
         for (int j = 0; j < 2; ++j) _mm256_store_ps(c + i * kPanelRows + 8 * j, _mm256_setzero_ps());
     for (uint32_t s = 0; s < p.blocks * kSubs; ++s) {
       __m256i sum[kM][2];
-      products<kM, kSteps, kChain < kSteps ? kChain : kSteps, kSigned>(
-          a + s * (kActBlock / kSubs), g.stride, p.w + (s * kSteps * kPanelRows + n0) * 4, sum);
+      products < kM, kSteps,
+          kChain<kSteps ? kChain : kSteps, kSigned>(a + s * (kActBlock / kSubs), g.stride,
+                                                    p.w + (s * kSteps * kPanelRows + n0) * 4, sum);
       const float* scale = p.scale + s * kPanelRows + n0;
 #pragma GCC unroll 4
       for (int i = 0; i < kM; ++i) {
         const __m256 x = _mm256_set1_ps(a_scale[i * blocks_stride + s / kSubs]);
         const __m256 y = _mm256_set1_ps(p.offset ? a_sum[i * blocks_stride * kSubs + s] : 0.0f);
         // -128 * sum is a multiple of 128: the shift divides it exactly.
-        const __m256i bias = _mm256_set1_epi32(shift < 0 ? 0 : a_bias[i * blocks_stride * kSubs + s] >> shift);
+        const __m256i bias =
+            _mm256_set1_epi32(shift < 0 ? 0 : a_bias[i * blocks_stride * kSubs + s] >> shift);
 #pragma GCC unroll 2
         for (int j = 0; j < 2; ++j) {
           float* out = c + i * kPanelRows + 8 * j;
           const __m256 product = _mm256_cvtepi32_ps(_mm256_add_epi32(sum[i][j], bias));
-          __m256 total = _mm256_fmadd_ps(_mm256_mul_ps(product, _mm256_load_ps(scale + 8 * j)), x, _mm256_load_ps(out));
-          if (p.offset) total = _mm256_fmadd_ps(_mm256_load_ps(p.offset + s * kPanelRows + n0 + 8 * j), y, total);
+          __m256 total =
+              _mm256_fmadd_ps(_mm256_mul_ps(product, _mm256_load_ps(scale + 8 * j)), x, _mm256_load_ps(out));
+          if (p.offset)
+            total = _mm256_fmadd_ps(_mm256_load_ps(p.offset + s * kPanelRows + n0 + 8 * j), y, total);
           _mm256_store_ps(out, total);
         }
       }
@@ -138,11 +151,16 @@ struct IntAvx2 {
   template <int kSubs>
   static void kinds(const GemmInt& g) {
     switch (g.panel->kind) {
-      case PanelKind::Plain4: return tokens<kSubs, 8, false>(g, -1);
-      case PanelKind::Biased8: return tokens<kSubs, 8, false>(g, 4);
-      case PanelKind::Biased32: return tokens<kSubs, 2, false>(g, 2);
-      case PanelKind::Biased128: return;  // never made by this pack
-      case PanelKind::Signed: return tokens<kSubs, 1, true>(g, -1);
+      case PanelKind::Plain4:
+        return tokens<kSubs, 8, false>(g, -1);
+      case PanelKind::Biased8:
+        return tokens<kSubs, 8, false>(g, 4);
+      case PanelKind::Biased32:
+        return tokens<kSubs, 2, false>(g, 2);
+      case PanelKind::Biased128:
+        return;  // never made by this pack
+      case PanelKind::Signed:
+        return tokens<kSubs, 1, true>(g, -1);
     }
   }
 

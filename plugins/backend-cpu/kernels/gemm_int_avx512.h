@@ -23,7 +23,9 @@ struct IntAvx512 {
     for (int j = 0; j < 4; ++j) {
       // Rows j, j + 4, j + 8, j + 12, one per 128-bit lane: put there by loads, so that only the quads within a lane have
       // to be shuffled.
-      const auto row = [&](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + r * stride)); };
+      const auto row = [&](int r) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + r * stride));
+      };
       z[j] = _mm512_castsi128_si512(row(j));
       z[j] = _mm512_mask_broadcast_i32x4(z[j], 0x00f0, row(j + 4));
       z[j] = _mm512_mask_broadcast_i32x4(z[j], 0x0f00, row(j + 8));
@@ -31,8 +33,8 @@ struct IntAvx512 {
     }
     const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
     const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
-    const __m512i quads[4] = {_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b), _mm512_unpacklo_epi64(c, d),
-                              _mm512_unpackhi_epi64(c, d)};
+    const __m512i quads[4] = {_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b),
+                              _mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d)};
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) _mm512_store_si512(out + i * out_stride, _mm512_xor_si512(quads[i], bias));
   }
@@ -114,12 +116,24 @@ struct IntAvx512 {
       const uint32_t begin = static_cast<uint32_t>(uint64_t{g.m} * b / n_blocks);
       const uint32_t end = static_cast<uint32_t>(uint64_t{g.m} * (b + 1) / n_blocks);
       switch (end - begin) {
-        case 6: block<6, kSubs, kOffset>(g, begin); break;
-        case 5: block<5, kSubs, kOffset>(g, begin); break;
-        case 4: block<4, kSubs, kOffset>(g, begin); break;
-        case 3: block<3, kSubs, kOffset>(g, begin); break;
-        case 2: block<2, kSubs, kOffset>(g, begin); break;
-        default: block<1, kSubs, kOffset>(g, begin); break;
+        case 6:
+          block<6, kSubs, kOffset>(g, begin);
+          break;
+        case 5:
+          block<5, kSubs, kOffset>(g, begin);
+          break;
+        case 4:
+          block<4, kSubs, kOffset>(g, begin);
+          break;
+        case 3:
+          block<3, kSubs, kOffset>(g, begin);
+          break;
+        case 2:
+          block<2, kSubs, kOffset>(g, begin);
+          break;
+        default:
+          block<1, kSubs, kOffset>(g, begin);
+          break;
       }
     }
   }

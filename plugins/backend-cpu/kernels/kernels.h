@@ -16,11 +16,12 @@ inline constexpr uint32_t kTileKeys = 32;             // keys that attention con
 
 // Where one row of int8 activations goes; every array belongs to that row.
 struct QuantRow {
-  int8_t* q;        // [stride]
-  float* scale;     // [stride / 32]
-  float* sum16;     // [stride / 16] scale * sum of q over 16 columns, what apr_cpu_gemv.sum is
-  float* sum32;     // [stride / 32] the same over 32 columns
-  int32_t* bias16;  // [stride / 16] -128 * sum of q over 16 columns: undoes the bias that makes weights unsigned
+  int8_t* q;     // [stride]
+  float* scale;  // [stride / 32]
+  float* sum16;  // [stride / 16] scale * sum of q over 16 columns, what apr_cpu_gemv.sum is
+  float* sum32;  // [stride / 32] the same over 32 columns
+  int32_t*
+      bias16;  // [stride / 16] -128 * sum of q over 16 columns: undoes the bias that makes weights unsigned
   int32_t* bias32;  // [stride / 32] the same over 32 columns
 };
 
@@ -35,7 +36,7 @@ enum class PanelKind : uint32_t {
 
 // kPanelRows rows of W by `blocks` blocks of 32 columns, unpacked: what gemm_int multiplies with.
 struct IntPanel {
-  const uint8_t* w;     // [blocks * 8][32 rows][4 columns]
+  const uint8_t* w;  // [blocks * 8][32 rows][4 columns]
   PanelKind kind;
   uint32_t blocks;
   uint32_t subs;        // scales per block of 32 columns: 1, or 2 for groups of 16
@@ -46,26 +47,26 @@ struct IntPanel {
 struct GemmInt {
   const IntPanel* panel;
   uint32_t m;
-  uint64_t stride;      // columns from one row of q to the next; the other arrays' strides follow from it
-  const int8_t* q;      // first row, at the panel's first column; 4-byte aligned
+  uint64_t stride;  // columns from one row of q to the next; the other arrays' strides follow from it
+  const int8_t* q;  // first row, at the panel's first column; 4-byte aligned
   const float* scale;
   const float* sum16;
   const float* sum32;
   const int32_t* bias16;
   const int32_t* bias32;
-  float* c;             // [m][kPanelRows], 64-byte aligned
-  bool accumulate;      // add to c instead of overwriting it
+  float* c;         // [m][kPanelRows], 64-byte aligned
+  bool accumulate;  // add to c instead of overwriting it
 };
 
 struct GemmFloat {
-  const float* w;       // [rows][w_stride], 64-byte aligned; columns padded with zeros to a multiple of 16
+  const float* w;  // [rows][w_stride], 64-byte aligned; columns padded with zeros to a multiple of 16
   uint64_t w_stride;
-  uint32_t rows;        // a multiple of 4, at most kPanelRows
-  uint64_t k;           // columns, a multiple of 16
+  uint32_t rows;  // a multiple of 4, at most kPanelRows
+  uint64_t k;     // columns, a multiple of 16
   uint32_t m;
-  const float* x;       // [m][x_stride], padded with zeros like w
+  const float* x;  // [m][x_stride], padded with zeros like w
   uint64_t x_stride;
-  float* c;             // [m][kPanelRows]
+  float* c;  // [m][kPanelRows]
   bool accumulate;
 };
 
@@ -75,21 +76,21 @@ struct GemmFloat {
 struct AttendChunk {
   uint32_t rows;
   uint32_t head_dim;
-  uint32_t padded;      // head_dim rounded up to a multiple of 16
-  bool half;            // k and v are binary16, otherwise float
+  uint32_t padded;  // head_dim rounded up to a multiple of 16
+  bool half;        // k and v are binary16, otherwise float
   const void* k;
   const void* v;
-  const int32_t* first; // [rows] first key that a row may see
-  const int32_t* last;  // [rows] last key that it may see
-  int32_t begin, end;   // keys of this chunk; begin is a multiple of kTileKeys
-  int32_t stored;       // keys that are worth reading ahead, those of this chunk and of the next ones
-  const float* q;       // [rows][padded], scaled; 64-byte aligned like all that follows
-  float* tile;          // workspace [2 * kTileKeys][padded]
-  float* score;         // workspace [kScoreRows][kTileKeys]
-  float* lanes;         // workspace [rows][kLanes]
-  float* o;             // [rows][padded]: sum of exp(s - max) * v
-  float* max;           // [rows] -inf when the row sees no key of the chunk
-  float* sum;           // [rows] sum of exp(s - max)
+  const int32_t* first;  // [rows] first key that a row may see
+  const int32_t* last;   // [rows] last key that it may see
+  int32_t begin, end;    // keys of this chunk; begin is a multiple of kTileKeys
+  int32_t stored;        // keys that are worth reading ahead, those of this chunk and of the next ones
+  const float* q;        // [rows][padded], scaled; 64-byte aligned like all that follows
+  float* tile;           // workspace [2 * kTileKeys][padded]
+  float* score;          // workspace [kScoreRows][kTileKeys]
+  float* lanes;          // workspace [rows][kLanes]
+  float* o;              // [rows][padded]: sum of exp(s - max) * v
+  float* max;            // [rows] -inf when the row sees no key of the chunk
+  float* sum;            // [rows] sum of exp(s - max)
 };
 inline constexpr uint32_t kScoreRows = 8;
 inline constexpr uint32_t kLanes = 16;  // of the widest vector
@@ -104,8 +105,10 @@ struct Kernels {
   // y = gate / (1 + exp(-gate)) * up
   void (*swiglu)(const float* gate, const float* up, uint64_t n, float* y);
   // Heads of head_dim columns; the first `dims` of each are rotated, the rest copied. table: cos [dims / 2], sin [dims / 2].
-  void (*rope_adjacent)(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims, float* y);
-  void (*rope_halves)(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims, float* y);
+  void (*rope_adjacent)(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims,
+                        float* y);
+  void (*rope_halves)(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims,
+                      float* y);
   // Columns [begin, end) of a row of floats to int8; begin is a multiple of 32. Columns from end up to the next multiple of
   // 32 become zeros. A block with a NaN or an infinity, or too large for a finite scale, gets scale and sums of NaN, so that
   // it shows in every output; a block too small for its inverse scale to be finite becomes zero.
@@ -113,10 +116,12 @@ struct Kernels {
   // Index of the largest element, the lowest among equals; -1 when one is NaN.
   int64_t (*argmax)(const float* x, uint64_t n);
 
-  void (*to_half)(const float* x, uint64_t n, uint16_t* y);  // nearest even; beyond 65504 + half a step: infinity
+  void (*to_half)(const float* x, uint64_t n,
+                  uint16_t* y);  // nearest even; beyond 65504 + half a step: infinity
   void (*attend)(const AttendChunk& chunk);
   // (o, max, sum) of a row joins (to_o, to_max, to_sum).
-  void (*attend_join)(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max, float* to_sum);
+  void (*attend_join)(const float* o, float max, float sum, uint32_t padded, float* to_o, float* to_max,
+                      float* to_sum);
   void (*attend_finish)(const float* o, float sum, uint32_t n, float* y);  // y = o / sum
 
   // from [kPanelRows][stride] -> to [cols][kPanelRows], 64-byte aligned; false when all of it is zero.

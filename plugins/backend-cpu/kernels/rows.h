@@ -51,8 +51,8 @@ struct Rows {
       swiglu(V::load_n(gate + i, rest), V::load_n(up + i, rest)).store_n(y + i, rest);
   }
 
-  static void rope_adjacent(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims,
-                            float* y) {
+  static void rope_adjacent(const float* x, const float* table, uint32_t heads, uint32_t head_dim,
+                            uint32_t dims, float* y) {
     const uint32_t half = dims / 2;
     const float *cosine = table, *sine = table + half;
     for (uint32_t h = 0; h < heads; ++h, x += head_dim, y += head_dim) {
@@ -65,7 +65,8 @@ struct Rows {
     }
   }
 
-  static void rope_halves(const float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t dims, float* y) {
+  static void rope_halves(const float* x, const float* table, uint32_t heads, uint32_t head_dim,
+                          uint32_t dims, float* y) {
     const uint32_t half = dims / 2;
     const float *cosine = table, *sine = table + half;
     for (uint32_t h = 0; h < heads; ++h, x += head_dim, y += head_dim) {

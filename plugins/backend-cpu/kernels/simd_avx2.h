@@ -9,7 +9,7 @@ namespace apr::cpu {
 
 struct F32x8 {
   static constexpr int kWidth = 8;
-  static constexpr int kBlockRows = 2;   // 2 x 4 accumulators, 4 weights: within 16 registers
+  static constexpr int kBlockRows = 2;  // 2 x 4 accumulators, 4 weights: within 16 registers
   // Attention, as in simd_portable.h. 8 and 12 sums of 16 registers: two FMA ports of latency 4 want 8.
   static constexpr int kScoreRows = 4;
   static constexpr int kOutRows = 3;
@@ -39,8 +39,12 @@ struct F32x8 {
   // A NaN in b is kept.
   static F32x8 max(F32x8 a, F32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
   static F32x8 min(F32x8 a, F32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
-  static bool any_above(F32x8 a, F32x8 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0; }
-  static F32x8 round(F32x8 x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  static bool any_above(F32x8 a, F32x8 b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0;
+  }
+  static F32x8 round(F32x8 x) {
+    return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
   // x * 2^n for an integral n in [-252, 254], in two steps so that each factor is a normal number.
   static F32x8 scale(F32x8 x, F32x8 n) {
     const __m256i i = _mm256_cvtps_epi32(n.v), bias = _mm256_set1_epi32(127);
@@ -85,7 +89,9 @@ struct F32x8 {
   }
   // The bits of both; has_bits: whether any is set.
   static F32x8 either(F32x8 a, F32x8 b) { return {_mm256_or_ps(a.v, b.v)}; }
-  static bool has_bits(F32x8 a) { return !_mm256_testz_si256(_mm256_castps_si256(a.v), _mm256_castps_si256(a.v)); }
+  static bool has_bits(F32x8 a) {
+    return !_mm256_testz_si256(_mm256_castps_si256(a.v), _mm256_castps_si256(a.v));
+  }
 
   static F32x8 from_half(const uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
@@ -94,14 +100,16 @@ struct F32x8 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-  static uint16_t float_to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static uint16_t float_to_half(float x) {
+    return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
 
   // Bits of the largest |x| of 32: compared as integers an infinity is above every number, and a NaN above it.
   static uint32_t abs_max_bits(const float* x) {
     __m256i most = _mm256_setzero_si256();
     for (int i = 0; i < 32; i += 8)
-      most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + i)),
-                                                     _mm256_set1_epi32(0x7fffffff)));
+      most = _mm256_max_epu32(
+          most, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + i)), _mm256_set1_epi32(0x7fffffff)));
     __m128i m = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
     m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
     return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1))));
@@ -113,7 +121,8 @@ struct F32x8 {
       const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * half), f));
       const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * half + 8), f));
       const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-      const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+      const __m128i bytes =
+          _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16 * half), bytes);
       sum[half] = byte_sum(bytes);
     }

@@ -9,7 +9,7 @@ namespace apr::cpu {
 
 struct F32x16 {
   static constexpr int kWidth = 16;
-  static constexpr int kBlockRows = 4;   // 4 x 4 accumulators
+  static constexpr int kBlockRows = 4;  // 4 x 4 accumulators
   // Attention, as in simd_portable.h. 12 and 24 sums of 32 registers.
   static constexpr int kScoreRows = 6;
   static constexpr int kOutRows = 3;
@@ -48,13 +48,17 @@ struct F32x16 {
   static F32x16 sums(const F32x16* a) {
     __m512 b[8], c[4];
     for (int i = 0; i < 8; ++i)  // even: vector 2i, odd: vector 2i+1
-      b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v), _mm512_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v));
+      b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v),
+                           _mm512_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v));
     for (int i = 0; i < 4; ++i) {  // each 128-bit lane: vectors 4i .. 4i+3
       const __m512d x = _mm512_castps_pd(b[2 * i]), y = _mm512_castps_pd(b[2 * i + 1]);
-      c[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+      c[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                           _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
     }
-    const __m512 d = _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
-    const __m512 e = _mm512_add_ps(_mm512_shuffle_f32x4(c[2], c[3], 0x88), _mm512_shuffle_f32x4(c[2], c[3], 0xdd));
+    const __m512 d =
+        _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
+    const __m512 e =
+        _mm512_add_ps(_mm512_shuffle_f32x4(c[2], c[3], 0x88), _mm512_shuffle_f32x4(c[2], c[3], 0xdd));
     return {_mm512_add_ps(_mm512_shuffle_f32x4(d, e, 0x88), _mm512_shuffle_f32x4(d, e, 0xdd))};
   }
   static float sum(F32x16 a) { return _mm512_reduce_add_ps(a.v); }
@@ -74,8 +78,10 @@ struct F32x16 {
     }
     // c[4 i + j], lane l: column 4 l + j of rows 4 i .. 4 i + 3.
     for (int j = 0; j < 4; ++j) {
-      const __m512 low0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0x44), low1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0x44);
-      const __m512 high0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0xee), high1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0xee);
+      const __m512 low0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0x44),
+                   low1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0x44);
+      const __m512 high0 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0xee),
+                   high1 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0xee);
       a[j].v = _mm512_shuffle_f32x4(low0, low1, 0x88);
       a[4 + j].v = _mm512_shuffle_f32x4(low0, low1, 0xdd);
       a[8 + j].v = _mm512_shuffle_f32x4(high0, high1, 0x88);
@@ -96,8 +102,8 @@ struct F32x16 {
                         _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
   static uint16_t float_to_half(float x) {
-    return static_cast<uint16_t>(_mm_cvtsi128_si32(
-        _mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+    return static_cast<uint16_t>(
+        _mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
   }
 
   // Bits of the largest |x| of 32: compared as integers an infinity is above every number, and a NaN above it.
@@ -124,7 +130,8 @@ struct F32x16 {
     __m512d a = _mm512_setzero_pd(), b = a;
     uint64_t i = 0;
     for (; i + 16 <= n; i += 16) {
-      const __m512d lo = _mm512_cvtps_pd(_mm256_loadu_ps(x + i)), hi = _mm512_cvtps_pd(_mm256_loadu_ps(x + i + 8));
+      const __m512d lo = _mm512_cvtps_pd(_mm256_loadu_ps(x + i)),
+                    hi = _mm512_cvtps_pd(_mm256_loadu_ps(x + i + 8));
       a = _mm512_fmadd_pd(lo, lo, a);
       b = _mm512_fmadd_pd(hi, hi, b);
     }

@@ -8,10 +8,11 @@ namespace apr::cpu {
 
 struct F32x4 {
   static constexpr int kWidth = 4;
-  static constexpr int kBlockRows = 2;     // GEMM block: rows of x
-  static constexpr int kScoreRows = 4;     // attention: rows of queries that are scored together, times two vectors of keys
-  static constexpr int kOutRows = 2;       // attention: rows of output that are summed together ...
-  static constexpr int kOutVectors = 4;    // ... so many vectors of them at a time
+  static constexpr int kBlockRows = 2;  // GEMM block: rows of x
+  static constexpr int kScoreRows =
+      4;  // attention: rows of queries that are scored together, times two vectors of keys
+  static constexpr int kOutRows = 2;     // attention: rows of output that are summed together ...
+  static constexpr int kOutVectors = 4;  // ... so many vectors of them at a time
   typedef float Vec __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
   Vec v;
@@ -105,7 +106,8 @@ struct F32x4 {
     const uint32_t sign = bits >> 16 & 0x8000u;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | (bits >> 13 & 0x1ffu));
-    if (bits >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and more round to infinity
+    if (bits >= 0x477ff000u)
+      return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and more round to infinity
     if (bits < 0x38800000u) {
       // Below the smallest normal half: adding 0.5 aligns the subnormal's last bit with the float's and rounds it there.
       float magnitude;

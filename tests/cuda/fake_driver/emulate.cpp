@@ -12,6 +12,8 @@
 #include "plugins/quant-f16/f16.h"
 #include "plugins/quant-f32/codec.h"
 #include "plugins/quant-fp8/fp8.h"
+#include "plugins/quant-low-k/q2_k.h"
+#include "plugins/quant-low-k/q3_k.h"
 #include "plugins/quant-q4-0/q4_0.h"
 #include "plugins/quant-q4-0/q4_1.h"
 #include "plugins/quant-q4-0/q5_0.h"
@@ -20,8 +22,6 @@
 #include "plugins/quant-q4k/codec.h"
 #include "plugins/quant-q5k/codec.h"
 #include "plugins/quant-q6k/codec.h"
-#include "plugins/quant-low-k/q2_k.h"
-#include "plugins/quant-low-k/q3_k.h"
 #include "plugins/quant-table4/iq4_nl.h"
 #include "plugins/quant-table4/iq4_xs.h"
 #include "plugins/quant-table4/mxfp4.h"
@@ -42,7 +42,8 @@ Row read_row(const Weight& w, uint64_t row, int k) {
   for (int b = 0; b < blocks; ++b) {
     Planes<Layout::kPlanes> planes;
     for (int p = 0; p < Layout::kPlanes; ++p)
-      planes.p[p] = w.plane[p] + (row * static_cast<uint64_t>(blocks) + static_cast<uint64_t>(b)) * Layout::kPlaneBytes[p];
+      planes.p[p] = w.plane[p] +
+                    (row * static_cast<uint64_t>(blocks) + static_cast<uint64_t>(b)) * Layout::kPlaneBytes[p];
     for (int chunk = 0; chunk < Codec::kBlock / (Codec::kRuns * Codec::kRun); ++chunk) {
       const auto raw = Layout::load(planes, chunk);
       if constexpr (Codec::kInteger) {
@@ -50,12 +51,14 @@ Row read_row(const Weight& w, uint64_t row, int k) {
         Layout::decode(raw, chunk, out);
         for (int r = 0; r < Codec::kRuns; ++r)
           for (int i = 0; i < Codec::kRun; ++i)
-            values[static_cast<size_t>(b * Codec::kBlock + Codec::col(chunk, r) + i)] = chunk_value<Codec::kOffset>(out, r, i);
+            values[static_cast<size_t>(b * Codec::kBlock + Codec::col(chunk, r) + i)] =
+                chunk_value<Codec::kOffset>(out, r, i);
       } else {
         FloatChunk<Codec::kRuns, Codec::kRun> out;
         Layout::decode(raw, chunk, out);
         for (int r = 0; r < Codec::kRuns; ++r)
-          for (int i = 0; i < Codec::kRun; ++i) values[static_cast<size_t>(b * Codec::kBlock + Codec::col(chunk, r) + i)] = out.v[r][i];
+          for (int i = 0; i < Codec::kRun; ++i)
+            values[static_cast<size_t>(b * Codec::kBlock + Codec::col(chunk, r) + i)] = out.v[r][i];
       }
     }
   }
@@ -66,7 +69,8 @@ Row read_row(const Weight& w, uint64_t row, int k) {
 template <class Codec>
 void add_codec(std::map<std::string, RowReader>& readers, const std::string& name) {
   readers[name + "::RowMajor"] = read_row<Codec, typename Codec::RowMajor>;
-  if constexpr (requires { typename Codec::Planar; }) readers[name + "::Planar"] = read_row<Codec, typename Codec::Planar>;
+  if constexpr (requires { typename Codec::Planar; })
+    readers[name + "::Planar"] = read_row<Codec, typename Codec::Planar>;
 }
 
 const RowReader& reader(const std::string& layout) {
@@ -146,7 +150,9 @@ Spec parse(const std::string& source) {
       const std::string value = between(line, "= ", ";");
       spec.constants[name] = value == "true" ? 1 : value == "false" ? 0 : std::stol(value);
     } else if (line.starts_with("struct Segment")) {
-      spec.segments.push_back({&reader(between(line, "using Layout = ", ";")), std::stoi(between(line, "kN = ", ";")), between(line, "kBias = ", ";") == "true"});
+      spec.segments.push_back({&reader(between(line, "using Layout = ", ";")),
+                               std::stoi(between(line, "kN = ", ";")),
+                               between(line, "kBias = ", ";") == "true"});
     }
   }
   return spec;
@@ -178,7 +184,8 @@ void write_form(int form, int row, const Row& x, float* y, const ActInt8& q, con
       const int stride = padded(k, 32);
       for (int b = 0; b < stride / kActBlock; ++b) {
         double amax = 0, sum = 0;
-        for (int i = 0; i < kActBlock && kActBlock * b + i < k; ++i) amax = std::max(amax, std::fabs(x[static_cast<size_t>(kActBlock * b + i)]));
+        for (int i = 0; i < kActBlock && kActBlock * b + i < k; ++i)
+          amax = std::max(amax, std::fabs(x[static_cast<size_t>(kActBlock * b + i)]));
         const int64_t block = int64_t{row} * (stride / kActBlock) + b;
         q.scale[block] = static_cast<float>(amax / 127);
         for (int i = 0; i < kActBlock; ++i) {
@@ -219,16 +226,26 @@ Row read_form(int input, int row, int k, const LinearArgs& a) {
     const int64_t at = int64_t{row} * padded(k, 64) + i;
     double& v = x[static_cast<size_t>(i)];
     switch (input) {
-      case kInputFloat: v = a.x[int64_t{row} * k + i]; break;
+      case kInputFloat:
+        v = a.x[int64_t{row} * k + i];
+        break;
       case kInputInt8: {
         const int stride = padded(k, 32);
-        v = static_cast<double>(a.xq.scale[int64_t{row} * (stride / kActBlock) + i / kActBlock]) * a.xq.q[int64_t{row} * stride + i];
+        v = static_cast<double>(a.xq.scale[int64_t{row} * (stride / kActBlock) + i / kActBlock]) *
+            a.xq.q[int64_t{row} * stride + i];
         break;
       }
-      case kInputF16: v = a.xh.scale[row] * half_to_float(a.xh.term[0][at]); break;
-      case kInputF16x2: v = a.xh.scale[row] * (half_to_float(a.xh.term[0][at]) + half_to_float(a.xh.term[1][at])); break;
-      case kInputBf16x2: v = a.xh.scale[row] * (bfloat_to_float(a.xh.term[0][at]) + bfloat_to_float(a.xh.term[1][at])); break;
-      default: throw std::runtime_error("unknown input");
+      case kInputF16:
+        v = a.xh.scale[row] * half_to_float(a.xh.term[0][at]);
+        break;
+      case kInputF16x2:
+        v = a.xh.scale[row] * (half_to_float(a.xh.term[0][at]) + half_to_float(a.xh.term[1][at]));
+        break;
+      case kInputBf16x2:
+        v = a.xh.scale[row] * (bfloat_to_float(a.xh.term[0][at]) + bfloat_to_float(a.xh.term[1][at]));
+        break;
+      default:
+        throw std::runtime_error("unknown input");
     }
   }
   return x;
@@ -274,11 +291,13 @@ void linear(const Spec& spec, const LinearArgs& a) {
     if (spec.get("kNorm") != 0) x.back() = normed(x.back(), a.norm, a.eps);
     if (spec.integer && spec.get("kInput") == kInputFloat) x.back() = rounded_to_int8(x.back());
   }
-  if (spec.get("kOutput") != kOutputFloat && spec.get("kEpilogue") != kEpilogueSwiglu) throw std::runtime_error("only SwiGLU quantises its result");
+  if (spec.get("kOutput") != kOutputFloat && spec.get("kEpilogue") != kEpilogueSwiglu)
+    throw std::runtime_error("only SwiGLU quantises its result");
   std::vector<std::vector<Row>> y(spec.segments.size(), std::vector<Row>(static_cast<size_t>(rows)));
   for (size_t s = 0; s < spec.segments.size(); ++s) {
     std::vector<Row> matrix;
-    for (int n = 0; n < spec.segments[s].n; ++n) matrix.push_back((*spec.segments[s].read)(a.w[s], static_cast<uint64_t>(n), k));
+    for (int n = 0; n < spec.segments[s].n; ++n)
+      matrix.push_back((*spec.segments[s].read)(a.w[s], static_cast<uint64_t>(n), k));
     if (spec.transposed) matrix = read_transposed(matrix);
     for (const Row& w : matrix) {
       const size_t n = y[s].empty() ? 0 : y[s][0].size();
@@ -289,14 +308,20 @@ void linear(const Spec& spec, const LinearArgs& a) {
       }
     }
   }
-  const auto store = [&](size_t out, size_t r, int n, double v) { a.y[out][r * a.y_stride[out] + static_cast<size_t>(n)] = static_cast<float>(v); };
+  const auto store = [&](size_t out, size_t r, int n, double v) {
+    a.y[out][r * a.y_stride[out] + static_cast<size_t>(n)] = static_cast<float>(v);
+  };
   for (size_t r = 0; r < x.size(); ++r)
     for (size_t s = 0; s < y.size(); ++s)
       for (int n = 0; n < spec.segments[s].n; ++n) {
         const double v = y[s][r][static_cast<size_t>(n)];
         switch (spec.get("kEpilogue")) {
-          case kEpilogueNone: store(s, r, n, v); break;
-          case kEpilogueResidual: store(0, r, n, v + a.residual[r * a.y_stride[0] + static_cast<size_t>(n)]); break;
+          case kEpilogueNone:
+            store(s, r, n, v);
+            break;
+          case kEpilogueResidual:
+            store(0, r, n, v + a.residual[r * a.y_stride[0] + static_cast<size_t>(n)]);
+            break;
           case kEpilogueSwiglu:
             y[0][r][static_cast<size_t>(n)] = s == 0 ? v : silu(y[0][r][static_cast<size_t>(n)]) * v;
             break;
@@ -319,8 +344,10 @@ Row prepared(const Spec& spec, const float* x, const float* norm, const Attentio
   if (spec.get("kQkNorm") != 0) v = normed(v, norm, a.eps);
   const int kind = spec.get("kRopeKind"), turned = kind == kRopeNone ? 0 : spec.get("kRopeDims");
   for (int i = 0; i < turned / 2; ++i) {
-    const auto d0 = static_cast<size_t>(kind == kRopeAdjacent ? 2 * i : i), d1 = static_cast<size_t>(kind == kRopeAdjacent ? 2 * i + 1 : i + turned / 2);
-    const double angle = position * static_cast<double>(a.inv_freq[i]), c = std::cos(angle), s = std::sin(angle), p = v[d0], q = v[d1];
+    const auto d0 = static_cast<size_t>(kind == kRopeAdjacent ? 2 * i : i),
+               d1 = static_cast<size_t>(kind == kRopeAdjacent ? 2 * i + 1 : i + turned / 2);
+    const double angle = position * static_cast<double>(a.inv_freq[i]), c = std::cos(angle),
+                 s = std::sin(angle), p = v[d0], q = v[d1];
     v[d0] = (p * c - q * s) * a.rope_scale;
     v[d1] = (p * s + q * c) * a.rope_scale;
   }
@@ -328,7 +355,8 @@ Row prepared(const Spec& spec, const float* x, const float* norm, const Attentio
 }
 
 int64_t cache_at(const Spec& spec, const AttentionArgs& a, int sequence, int head, int position) {
-  if (position < 0 || static_cast<uint32_t>(position) >= a.n_ctx) throw std::runtime_error("position outside the cache");
+  if (position < 0 || static_cast<uint32_t>(position) >= a.n_ctx)
+    throw std::runtime_error("position outside the cache");
   return ((int64_t{sequence} * spec.get("kKvHeads") + head) * a.n_ctx + position) * spec.get("kHeadDim");
 }
 
@@ -348,12 +376,14 @@ void rotate_q(const Spec& spec, const AttentionArgs& a, int row) {
   const int dim = spec.get("kHeadDim"), heads = spec.get("kHeads");
   for (int h = 0; h < heads; ++h) {
     const Row q = prepared(spec, a.q + int64_t{row} * a.q_stride + h * dim, a.q_norm, a, a.positions[row]);
-    for (int d = 0; d < dim; ++d) a.q_out[(int64_t{row} * heads + h) * dim + d] = static_cast<float>(q[static_cast<size_t>(d)]);
+    for (int d = 0; d < dim; ++d)
+      a.q_out[(int64_t{row} * heads + h) * dim + d] = static_cast<float>(q[static_cast<size_t>(d)]);
   }
 }
 
 void attention(const Spec& spec, const AttentionArgs& a) {
-  const int dim = spec.get("kHeadDim"), heads = spec.get("kHeads"), group = heads / spec.get("kKvHeads"), window = spec.get("kWindow");
+  const int dim = spec.get("kHeadDim"), heads = spec.get("kHeads"), group = heads / spec.get("kKvHeads"),
+            window = spec.get("kWindow");
   const bool fused = spec.get("kFused") != 0;
   // What a real kernel asks the L2 for must be there: both ends are read, for sanitizers to judge.
   for (const Ahead& ahead : a.ahead)
@@ -380,15 +410,18 @@ void attention(const Spec& spec, const AttentionArgs& a) {
         const double weight = std::exp(score[static_cast<size_t>(p - begin)] - largest);
         const int64_t at = cache_at(spec, a, a.sequences[row], h / group, p);
         total += weight;
-        for (int d = 0; d < dim; ++d) out[static_cast<size_t>(d)] += weight * half_to_float(a.v_cache[at + d]);
+        for (int d = 0; d < dim; ++d)
+          out[static_cast<size_t>(d)] += weight * half_to_float(a.v_cache[at + d]);
       }
-      for (int d = 0; d < dim; ++d) all[static_cast<size_t>(h * dim + d)] = out[static_cast<size_t>(d)] / total;
+      for (int d = 0; d < dim; ++d)
+        all[static_cast<size_t>(h * dim + d)] = out[static_cast<size_t>(d)] / total;
     }
     if (spec.get("kOutput") == kOutputInt8) {
       write_form(kOutputInt8, row, all, nullptr, a.outq, {});
       continue;
     }
-    for (size_t i = 0; i < all.size(); ++i) a.out[int64_t{row} * a.out_stride + static_cast<int64_t>(i)] = static_cast<float>(all[i]);
+    for (size_t i = 0; i < all.size(); ++i)
+      a.out[int64_t{row} * a.out_stride + static_cast<int64_t>(i)] = static_cast<float>(all[i]);
   }
 }
 
@@ -439,20 +472,24 @@ void emulate(const std::string& source, const void* args) {
   const int k = spec.get("kK");
   if (spec.op == "embed") {
     const auto& a = as<EmbedArgs>(args);
-    for (int r = 0; r < *a.m; ++r) write_form(kOutputFloat, r, (*spec.segments[0].read)(a.w, static_cast<uint64_t>(a.tokens[r]), k), a.y, {}, {});
+    for (int r = 0; r < *a.m; ++r)
+      write_form(kOutputFloat, r, (*spec.segments[0].read)(a.w, static_cast<uint64_t>(a.tokens[r]), k), a.y,
+                 {}, {});
   } else if (spec.op == "rms_norm") {
     const auto& a = as<NormArgs>(args);
     const int groups = spec.get("kGroups");
     for (int r = 0; r < *a.m; ++r)
       for (int g = 0; g < groups; ++g) {
         const float* x = a.x + int64_t{r} * a.x_stride + g * k;
-        write_form(spec.get("kOutput"), r * groups + g, normed(Row(x, x + k), a.weight, a.eps), a.y, a.yq, a.yh);
+        write_form(spec.get("kOutput"), r * groups + g, normed(Row(x, x + k), a.weight, a.eps), a.y, a.yq,
+                   a.yh);
       }
   } else if (spec.op == "convert") {
     const auto& a = as<ConvertArgs>(args);
     for (int r = 0; r < *a.m; ++r) {
       Row x(a.x + int64_t{r} * k, a.x + int64_t{r} * k + k);
-      for (int i = 0; spec.get("kSwiglu") != 0 && i < k; ++i) x[static_cast<size_t>(i)] = silu(x[static_cast<size_t>(i)]) * a.up[int64_t{r} * k + i];
+      for (int i = 0; spec.get("kSwiglu") != 0 && i < k; ++i)
+        x[static_cast<size_t>(i)] = silu(x[static_cast<size_t>(i)]) * a.up[int64_t{r} * k + i];
       write_form(spec.get("kOutput"), r, x, nullptr, a.yq, a.yh);
     }
   } else if (spec.op == "add" || spec.op == "swiglu" || spec.op == "gather") {
@@ -468,7 +505,8 @@ void emulate(const std::string& source, const void* args) {
     const auto& a = as<RangeArgs>(args);
     float largest = 0;
     for (int n = 0; n < spec.segments[0].n; ++n)
-      for (const double v : (*spec.segments[0].read)(a.w, static_cast<uint64_t>(n), k)) largest = std::max(largest, static_cast<float>(std::fabs(v)));
+      for (const double v : (*spec.segments[0].read)(a.w, static_cast<uint64_t>(n), k))
+        largest = std::max(largest, static_cast<float>(std::fabs(v)));
     *a.bits = float_to_bits(largest);
   } else {
     throw std::runtime_error("the emulator does not know operation " + spec.op);

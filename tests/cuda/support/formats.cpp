@@ -32,7 +32,8 @@ const std::vector<const apr_quant_format*>& formats() {
       const auto& plugin = libraries.back().get<const apr_plugin>(APR_PLUGIN_SYMBOL);
       found.insert(found.end(), plugin.formats, plugin.formats + plugin.n_formats);
     }
-    std::sort(found.begin(), found.end(), [](const auto* a, const auto* b) { return std::string(a->name) < b->name; });
+    std::sort(found.begin(), found.end(),
+              [](const auto* a, const auto* b) { return std::string(a->name) < b->name; });
     return found;
   }();
   return all;

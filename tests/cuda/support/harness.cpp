@@ -51,13 +51,16 @@ TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(p
   device.struct_size = sizeof device;
   device.settings = settings.data();
   device.n_settings = static_cast<uint32_t>(settings.size());
-  device.log = [](void* user, int, const char* message) { static_cast<TestSession*>(user)->log_.emplace_back(message); };
+  device.log = [](void* user, int, const char* message) {
+    static_cast<TestSession*>(user)->log_.emplace_back(message);
+  };
   device.log_user = this;
   apr_error error = {sizeof(apr_error), {}};
   check(cuda_backend().open(&device, &device_, &error), error);
   apr_load_options load{};
   load.struct_size = sizeof load;
-  load.n_ctx = options.n_ctx, load.n_sequences = options.n_sequences, load.n_batch = options.n_batch, load.precise = options.precise;
+  load.n_ctx = options.n_ctx, load.n_sequences = options.n_sequences, load.n_batch = options.n_batch,
+  load.precise = options.precise;
   load.rules = options.rules.data(), load.n_rules = static_cast<uint32_t>(options.rules.size());
   const apr_status status = cuda_backend().load(device_, &plan, &load, &session_, &error);
   if (status != APR_OK) cuda_backend().close(device_);
@@ -69,10 +72,17 @@ TestSession::~TestSession() {
   cuda_backend().close(device_);
 }
 
-std::vector<float> TestSession::step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+std::vector<float> TestSession::step(const std::vector<int32_t>& tokens,
+                                     const std::vector<int32_t>& positions,
                                      const std::vector<int32_t>& sequences, uint32_t flags) {
   const std::vector<uint8_t> want(tokens.size(), 1);
-  const apr_batch batch = {sizeof batch, static_cast<uint32_t>(tokens.size()), tokens.data(), positions.data(), sequences.data(), want.data(), flags};
+  const apr_batch batch = {sizeof batch,
+                           static_cast<uint32_t>(tokens.size()),
+                           tokens.data(),
+                           positions.data(),
+                           sequences.data(),
+                           want.data(),
+                           flags};
   std::vector<float> logits(tokens.size() * plan_.n_vocab, -1e30f);
   apr_step_output output = {sizeof output, logits.data(), nullptr};
   apr_error error = {sizeof(apr_error), {}};
@@ -80,13 +90,15 @@ std::vector<float> TestSession::step(const std::vector<int32_t>& tokens, const s
   return logits;
 }
 
-std::vector<float> TestSession::feed(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence, uint32_t flags) {
+std::vector<float> TestSession::feed(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence,
+                                     uint32_t flags) {
   std::vector<int32_t> positions(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) positions[i] = first + static_cast<int32_t>(i);
   return step(tokens, positions, std::vector<int32_t>(tokens.size(), sequence), flags);
 }
 
-std::vector<float> TestSession::feed_single(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence, uint32_t flags) {
+std::vector<float> TestSession::feed_single(const std::vector<int32_t>& tokens, int32_t first,
+                                            int32_t sequence, uint32_t flags) {
   std::vector<float> all;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const std::vector<float> one = step({tokens[i]}, {first + static_cast<int32_t>(i)}, {sequence}, flags);
@@ -95,12 +107,19 @@ std::vector<float> TestSession::feed_single(const std::vector<int32_t>& tokens, 
   return all;
 }
 
-std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence) {
+std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first,
+                                         int32_t sequence) {
   std::vector<int32_t> positions(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) positions[i] = first + static_cast<int32_t>(i);
   const std::vector<int32_t> sequences(tokens.size(), sequence);
   const std::vector<uint8_t> want(tokens.size(), 1);
-  const apr_batch batch = {sizeof batch, static_cast<uint32_t>(tokens.size()), tokens.data(), positions.data(), sequences.data(), want.data(), 0};
+  const apr_batch batch = {sizeof batch,
+                           static_cast<uint32_t>(tokens.size()),
+                           tokens.data(),
+                           positions.data(),
+                           sequences.data(),
+                           want.data(),
+                           0};
   std::vector<int32_t> best(tokens.size(), -2);
   apr_step_output output = {sizeof output, nullptr, best.data()};
   apr_error error = {sizeof(apr_error), {}};

@@ -38,12 +38,14 @@ class TestSession {
   ~TestSession();
 
   // Logits [n][n_vocab] of all tokens.
-  std::vector<float> step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions, const std::vector<int32_t>& sequences,
-                          uint32_t flags = 0);
+  std::vector<float> step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+                          const std::vector<int32_t>& sequences, uint32_t flags = 0);
   // One sequence from a position on, in one batch.
-  std::vector<float> feed(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0, uint32_t flags = 0);
+  std::vector<float> feed(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
+                          uint32_t flags = 0);
   // The same, token by token.
-  std::vector<float> feed_single(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0, uint32_t flags = 0);
+  std::vector<float> feed_single(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
+                                 uint32_t flags = 0);
   std::vector<int32_t> argmax(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0);
 
   apr_session_info info() const;

@@ -11,7 +11,9 @@ namespace {
 
 using Row = std::vector<double>;
 
-double as_f16(double v) { return static_cast<double>(static_cast<float>(static_cast<_Float16>(static_cast<float>(v)))); }
+double as_f16(double v) {
+  return static_cast<double>(static_cast<float>(static_cast<_Float16>(static_cast<float>(v))));
+}
 
 Row normed(const double* x, size_t n, const float* weight, double eps) {
   double square = 0;
@@ -39,21 +41,25 @@ struct Reference::Impl {
 
   Row token(int32_t id, int32_t position, int32_t sequence) {
     std::vector<Row> v(plan.n_values);
-    for (uint32_t i = 0; i < plan.n_ops; ++i) v[static_cast<size_t>(plan.ops[i]->out)] = run(i, *plan.ops[i], v, id, position, sequence);
+    for (uint32_t i = 0; i < plan.n_ops; ++i)
+      v[static_cast<size_t>(plan.ops[i]->out)] = run(i, *plan.ops[i], v, id, position, sequence);
     return v[static_cast<size_t>(plan.logits)];
   }
 
-  Row run(uint32_t index, const apr_op& op, const std::vector<Row>& v, int32_t id, int32_t position, int32_t sequence) {
+  Row run(uint32_t index, const apr_op& op, const std::vector<Row>& v, int32_t id, int32_t position,
+          int32_t sequence) {
     const auto in = [&](int slot) -> const Row& { return v[static_cast<size_t>(op.in[slot])]; };
     Row out(plan.values[op.out]->width);
     switch (op.kind) {
       case APR_OP_EMBED:
-        for (size_t i = 0; i < out.size(); ++i) out[i] = weights[static_cast<size_t>(op.weight[0])][static_cast<size_t>(id) * out.size() + i];
+        for (size_t i = 0; i < out.size(); ++i)
+          out[i] = weights[static_cast<size_t>(op.weight[0])][static_cast<size_t>(id) * out.size() + i];
         return out;
       case APR_OP_RMS_NORM: {
         Row all;
         for (uint32_t h = 0; h < op.n_heads; ++h) {
-          const Row y = normed(in(0).data() + size_t{h} * op.head_dim, op.head_dim, plan.vectors[op.vector[0]]->data, op.eps);
+          const Row y = normed(in(0).data() + size_t{h} * op.head_dim, op.head_dim,
+                               plan.vectors[op.vector[0]]->data, op.eps);
           all.insert(all.end(), y.begin(), y.end());
         }
         return all;
@@ -73,14 +79,17 @@ struct Reference::Impl {
         for (uint32_t h = 0; h < op.n_heads; ++h)
           for (uint32_t i = 0; i < op.rope_dims / 2; ++i) {
             const size_t base = size_t{h} * op.head_dim;
-            const size_t a = base + (op.rope == APR_ROPE_ADJACENT ? 2 * i : i), b = base + (op.rope == APR_ROPE_ADJACENT ? 2 * i + 1 : i + op.rope_dims / 2);
-            const double angle = position * static_cast<double>(plan.vectors[op.vector[0]]->data[i]), c = std::cos(angle), s = std::sin(angle);
+            const size_t a = base + (op.rope == APR_ROPE_ADJACENT ? 2 * i : i),
+                         b = base + (op.rope == APR_ROPE_ADJACENT ? 2 * i + 1 : i + op.rope_dims / 2);
+            const double angle = position * static_cast<double>(plan.vectors[op.vector[0]]->data[i]),
+                         c = std::cos(angle), s = std::sin(angle);
             out[a] = op.scale * (in(0)[a] * c - in(0)[b] * s);
             out[b] = op.scale * (in(0)[a] * s + in(0)[b] * c);
           }
         return out;
       }
-      case APR_OP_ATTENTION: return attention(index, op, in(0), in(1), in(2), position, sequence);
+      case APR_OP_ATTENTION:
+        return attention(index, op, in(0), in(1), in(2), position, sequence);
       case APR_OP_ADD:
         for (size_t i = 0; i < out.size(); ++i) out[i] = in(0)[i] + in(1)[i];
         return out;
@@ -91,7 +100,8 @@ struct Reference::Impl {
     throw std::runtime_error("unknown operation");
   }
 
-  Row attention(uint32_t index, const apr_op& op, const Row& q, const Row& k, const Row& v, int32_t position, int32_t sequence) {
+  Row attention(uint32_t index, const apr_op& op, const Row& q, const Row& k, const Row& v, int32_t position,
+                int32_t sequence) {
     auto& [ks, vs] = cache[{index, sequence}];
     ks.resize(static_cast<size_t>(position));
     vs.resize(static_cast<size_t>(position));
@@ -100,20 +110,23 @@ struct Reference::Impl {
     ks.push_back(k16), vs.push_back(v16);
     Row out(q.size(), 0.0);
     const uint32_t dim = op.head_dim, group = op.n_heads / op.n_kv_heads;
-    const int32_t begin = op.window > 0 ? std::max<int32_t>(0, position + 1 - static_cast<int32_t>(op.window)) : 0;
+    const int32_t begin =
+        op.window > 0 ? std::max<int32_t>(0, position + 1 - static_cast<int32_t>(op.window)) : 0;
     for (uint32_t h = 0; h < op.n_heads; ++h) {
       Row score;
       double largest = -INFINITY, total = 0;
       for (int32_t p = begin; p <= position; ++p) {
         double dot = 0;
-        for (uint32_t d = 0; d < dim; ++d) dot += q[size_t{h} * dim + d] * ks[static_cast<size_t>(p)][size_t{h / group} * dim + d];
+        for (uint32_t d = 0; d < dim; ++d)
+          dot += q[size_t{h} * dim + d] * ks[static_cast<size_t>(p)][size_t{h / group} * dim + d];
         score.push_back(dot * op.scale);
         largest = std::max(largest, score.back());
       }
       for (double& s : score) s = std::exp(s - largest), total += s;
       for (int32_t p = begin; p <= position; ++p)
         for (uint32_t d = 0; d < dim; ++d)
-          out[size_t{h} * dim + d] += score[static_cast<size_t>(p - begin)] / total * vs[static_cast<size_t>(p)][size_t{h / group} * dim + d];
+          out[size_t{h} * dim + d] += score[static_cast<size_t>(p - begin)] / total *
+                                      vs[static_cast<size_t>(p)][size_t{h / group} * dim + d];
     }
     return out;
   }
@@ -122,7 +135,8 @@ struct Reference::Impl {
 Reference::Reference(const apr_plan& plan) : impl_(std::make_unique<Impl>(plan)) {}
 Reference::~Reference() = default;
 
-std::vector<double> Reference::step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions, const std::vector<int32_t>& sequences) {
+std::vector<double> Reference::step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+                                    const std::vector<int32_t>& sequences) {
   std::vector<double> all;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const Row logits = impl_->token(tokens[i], positions[i], sequences[i]);

@@ -14,7 +14,8 @@ namespace {
 // "blk.0.ffn_down.weight" -> "ffn_down"
 std::string role_of(const std::string& name) {
   const size_t end = name.rfind('.'), begin = name.rfind('.', end - 1);
-  return name.substr(begin == std::string::npos ? 0 : begin + 1, begin == std::string::npos ? end : end - begin - 1);
+  return name.substr(begin == std::string::npos ? 0 : begin + 1,
+                     begin == std::string::npos ? end : end - begin - 1);
 }
 
 }  // namespace
@@ -50,7 +51,8 @@ struct TinyPlan::Impl {
   }
   int32_t vector(const std::string& name, std::vector<float> v) {
     floats.push_back(std::move(v));
-    vector_list.push_back(&vectors.emplace_back(apr_vector{sizeof(apr_vector), keep(name), floats.back().size(), floats.back().data()}));
+    vector_list.push_back(&vectors.emplace_back(
+        apr_vector{sizeof(apr_vector), keep(name), floats.back().size(), floats.back().data()}));
     return static_cast<int32_t>(vectors.size() - 1);
   }
   int32_t weight(const std::string& name, const std::string& format_name, uint64_t n, uint64_t k) {
@@ -59,8 +61,10 @@ struct TinyPlan::Impl {
     const std::vector<float> dense = normal(n * k, 1.0f / std::sqrt(static_cast<float>(k)));
     std::vector<uint8_t>& bytes = data.emplace_back(n * k / f.block_elements * f.block_bytes);
     apr_error error = {sizeof(apr_error), {}};
-    if (f.quantize(dense.data(), n, k, nullptr, bytes.data(), &error) != APR_OK) throw std::runtime_error(error.message);
-    weight_list.push_back(&weights.emplace_back(apr_weight{sizeof(apr_weight), keep(name), keep(role_of(name)), -1, &f, n, k, bytes.data(), bytes.size()}));
+    if (f.quantize(dense.data(), n, k, nullptr, bytes.data(), &error) != APR_OK)
+      throw std::runtime_error(error.message);
+    weight_list.push_back(&weights.emplace_back(apr_weight{
+        sizeof(apr_weight), keep(name), keep(role_of(name)), -1, &f, n, k, bytes.data(), bytes.size()}));
     return static_cast<int32_t>(weights.size() - 1);
   }
   apr_op& op(apr_op_kind kind, const std::string& stage, uint32_t width, std::initializer_list<int32_t> in) {
@@ -83,7 +87,8 @@ struct TinyPlan::Impl {
     o.n_heads = heads, o.head_dim = dim, o.eps = 1e-5f;
     return o.out;
   }
-  int32_t linear(const std::string& stage, int32_t in, const std::string& format_name, uint32_t n, uint32_t k, bool bias) {
+  int32_t linear(const std::string& stage, int32_t in, const std::string& format_name, uint32_t n, uint32_t k,
+                 bool bias) {
     apr_op& o = op(APR_OP_LINEAR, stage, n, {in});
     o.weight[0] = weight(stage + ".weight", format_name, n, k);
     if (bias) o.vector[0] = vector(stage + ".bias", normal(n, 0.1f));
@@ -100,7 +105,8 @@ struct TinyPlan::Impl {
     const std::string down = s.v_format.empty() ? s.format : s.v_format;
     const uint32_t q_width = s.n_heads * s.head_dim, kv_width = s.n_kv_heads * s.head_dim;
     std::vector<float> inverse(s.rope_dims / 2);
-    for (size_t i = 0; i < inverse.size(); ++i) inverse[i] = static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(i) / s.rope_dims));
+    for (size_t i = 0; i < inverse.size(); ++i)
+      inverse[i] = static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(i) / s.rope_dims));
     const int32_t frequencies = s.rope == APR_ROPE_NONE ? -1 : vector("frequencies", inverse);
     apr_op& embed = op(APR_OP_EMBED, "embed", s.n_embd, {});
     embed.weight[0] = weight("token_embd.weight", s.format, s.n_vocab, s.n_embd);
@@ -112,10 +118,15 @@ struct TinyPlan::Impl {
       int32_t q = linear(b + "attn_q", in, s.format, q_width, s.n_embd, s.bias);
       int32_t k = linear(b + "attn_k", in, s.format, kv_width, s.n_embd, s.bias);
       const int32_t v = linear(b + "attn_v", in, down, kv_width, s.n_embd, s.bias);
-      if (s.qk_norm) q = norm(b + "attn_q_norm", q, s.n_heads, s.head_dim), k = norm(b + "attn_k_norm", k, s.n_kv_heads, s.head_dim);
-      if (s.rope != APR_ROPE_NONE) q = rope(b + "attn_q_rope", q, s.n_heads, frequencies), k = rope(b + "attn_k_rope", k, s.n_kv_heads, frequencies);
+      if (s.qk_norm)
+        q = norm(b + "attn_q_norm", q, s.n_heads, s.head_dim),
+        k = norm(b + "attn_k_norm", k, s.n_kv_heads, s.head_dim);
+      if (s.rope != APR_ROPE_NONE)
+        q = rope(b + "attn_q_rope", q, s.n_heads, frequencies),
+        k = rope(b + "attn_k_rope", k, s.n_kv_heads, frequencies);
       apr_op& attention = op(APR_OP_ATTENTION, b + "attn_out", q_width, {q, k, v});
-      attention.n_heads = s.n_heads, attention.n_kv_heads = s.n_kv_heads, attention.head_dim = s.head_dim, attention.window = s.window;
+      attention.n_heads = s.n_heads, attention.n_kv_heads = s.n_kv_heads, attention.head_dim = s.head_dim,
+      attention.window = s.window;
       attention.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
       const int32_t o = linear(b + "attn_output", attention.out, s.format, s.n_embd, q_width, false);
       x = op(APR_OP_ADD, b + "attn_residual", s.n_embd, {x, o}).out;

@@ -45,7 +45,8 @@ class Reference {
   explicit Reference(const apr_plan& plan);
   ~Reference();
   // Logits of every token of the batch: [n][n_vocab].
-  std::vector<double> step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions, const std::vector<int32_t>& sequences);
+  std::vector<double> step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+                           const std::vector<int32_t>& sequences);
 
  private:
   struct Impl;

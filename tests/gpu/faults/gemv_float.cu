@@ -37,7 +37,8 @@ APR_DEV float dot(const LinearArgs& args, int segment, int n, const float* x, fl
   float sum = 0.0f;
   for (int k = 0; k < spec::kK; ++k) {
     const float v = spec::kNorm ? x[k] * factor * args.norm[k] : x[k];
-    sum += v * element<Segment>(args.w[segment], static_cast<uint64_t>(k) * Segment::kN + n);  // the fault: n and k change places
+    sum += v * element<Segment>(args.w[segment], static_cast<uint64_t>(k) * Segment::kN +
+                                                     n);  // the fault: n and k change places
   }
   return Segment::kBias ? sum + args.bias[segment][n] : sum;
 }
