@@ -1,6 +1,6 @@
 // `aprctl bench`: prompt (pp) and decode (tg) speed, measured as llama-bench does: random tokens, one warm-up, every
-// repetition from an empty cache (or one filled to --depth, not timed). A decode step returns the index of the largest
-// logit, as greedy decoding needs it. Time to first token is measured, not derived: prompt in, first token out.
+// repetition from an empty cache (or one filled to --depth, not timed). Decoding begins with a random token and is greedy,
+// as `aprctl run --temp 0` is: each step gives the index of the largest logit, and that is the next step's token. Time to first token is measured, not derived: prompt in, first token out.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -59,12 +59,14 @@ class Bench {
         session_.feed_argmax(tokens(test.n_depth), 0);
         position = static_cast<int32_t>(test.n_depth);
       }
-      const std::vector<int32_t> input = tokens(test.n_prompt + test.n_gen);
+      const std::vector<int32_t> input = tokens(test.n_prompt + 1);
       const auto start = Clock::now();
       if (test.n_prompt > 0) session_.feed_argmax({input.data(), test.n_prompt}, position);
+      position += static_cast<int32_t>(test.n_prompt);
+      int32_t token = input.back();
       for (uint32_t i = 0; i < test.n_gen; ++i)
-        session_.feed_argmax({&input[test.n_prompt + i], 1},
-                             position + static_cast<int32_t>(test.n_prompt + i));
+        token = session_.feed_argmax({&token, 1}, position + static_cast<int32_t>(i), 0,
+                                     i + 1 < test.n_gen ? APR_STEP_GREEDY : 0);
       if (r > 0) test.seconds.push_back(seconds_since(start));
     }
   }

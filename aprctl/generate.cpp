@@ -46,10 +46,10 @@ Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const G
                 tokenizer.vocab_size(), session.vocab());
 }
 
-int32_t Conversation::next(std::span<const int32_t> tokens) {
+int32_t Conversation::next(std::span<const int32_t> tokens, bool more) {
   const int32_t first = position_;
   position_ += static_cast<int32_t>(tokens.size());
-  if (device_argmax_) return session_.feed_argmax(tokens, first);
+  if (device_argmax_) return session_.feed_argmax(tokens, first, 0, more ? APR_STEP_GREEDY : 0);
   return sampler_.sample(session_.feed(tokens, first));
 }
 
@@ -79,7 +79,7 @@ Generated Conversation::turn(const std::vector<int32_t>& prompt,
 
   result.finish = Finish::Length;
   if (options_.max_tokens > 0) {
-    int32_t token = next(input);
+    int32_t token = next(input, false);
     result.prompt_seconds = result.first_token_seconds = seconds_since(start);
     const auto decode_start = Clock::now();
     while (true) {
@@ -105,13 +105,14 @@ Generated Conversation::turn(const std::vector<int32_t>& prompt,
         result.finish = Finish::Interrupted;
         break;
       }
-      token = next({&token, 1});
+      // The token after this one is wanted too, unless an end comes first.
+      token = next({&token, 1}, result.ids.size() + 1 < options_.max_tokens && position_ + 1 < context);
       unfed_.clear();
       ++result.decode_steps;
     }
     result.decode_seconds = seconds_since(decode_start);
   } else {
-    next(input);
+    next(input, false);
     result.prompt_seconds = seconds_since(start);
   }
   emit(stops.push(stream.flush()));

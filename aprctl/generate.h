@@ -47,7 +47,8 @@ class Conversation {
   Generated turn(const std::vector<int32_t>& prompt, const std::function<void(std::string_view)>& show);
 
  private:
-  int32_t next(std::span<const int32_t> tokens);
+  // more: another step will follow, as far as is known.
+  int32_t next(std::span<const int32_t> tokens, bool more);
 
   Session& session_;
   const Tokenizer& tokenizer_;

@@ -81,6 +81,8 @@ APR_KERNEL(apr::ArgmaxArgs, apr::spec::kThreads, 1) {
   __threadfence();
   best = atomicExch(&slot->best, 0ull);
   slot->count = 0;
-  args.index[row] =
+  const int result =
       best >> 32 == 0xffffffffu ? -1 : static_cast<int>(0xffffffffu - static_cast<uint32_t>(best));
+  args.index[row] = result;
+  if (row == 0) args.next.begin(result);
 }

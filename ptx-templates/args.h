@@ -96,6 +96,12 @@ struct LaunchShape {
   uint32_t ahead_bytes;    // of the next kernels' weights that this one asks the L2 for: args.ahead
 };
 
+#ifdef __CUDACC__
+#define APR_ARGS_FN __device__ __forceinline__
+#else
+#define APR_ARGS_FN inline
+#endif
+
 // ---- device-resident state of a step ----------------------------------------------------------------------
 
 // The host writes it, and the arrays that the args point to (tokens, positions, sequences, rows), in one copy
@@ -235,11 +241,29 @@ struct AttentionArgs {
   Ahead ahead[kMaxAhead];  // attention: LaunchShape::ahead_bytes in all
 };
 
+// A decode step ends by writing the state of the one that continues it greedily, and its result to memory that
+// the host watches: neither a copy nor a round trip through the host lies between two tokens.
+struct Successor {
+  int32_t* token;  // state of the step: becomes the result (0 for a NaN row: it must lie in the vocabulary)
+  int32_t* position;  // state of the step: becomes one more
+  int32_t*
+      result;  // [2] in pinned memory of the host; entry position % 2 gets the result. Null: no successor
+
+  // By one thread, when every earlier kernel of the step has ended.
+  APR_ARGS_FN void begin(int32_t step_result) const {
+    if (result == nullptr) return;
+    *static_cast<volatile int32_t*>(result + *position % 2) = step_result;
+    *token = step_result < 0 ? 0 : step_result;
+    ++*position;
+  }
+};
+
 struct ArgmaxArgs {
   const int32_t* m;
   const float* x;  // [M][kN]
   int32_t* index;  // [M]: largest value, lowest index among equals; -1 when the row has a NaN
   void* scratch;
+  Successor next;  // of row 0
 };
 
 struct TopKArgs {

@@ -120,6 +120,10 @@ typedef struct apr_load_options {
 } apr_load_options;
 
 #define APR_STEP_NO_GRAPH 1u /* run the same kernels one by one, without a captured graph */
+/* A hint, for a batch of one token that wants its argmax alone: the next step will be that argmax at the next position of
+ * the same sequence, and will want its argmax alone too. A backend may begin it before it is asked for. Results are the
+ * same with and without the hint, whatever the next step turns out to be; a wrong hint costs up to one step's time. */
+#define APR_STEP_GREEDY 2u
 
 /* Tokens of one step, in any mix of sequences. Within a sequence, positions of a batch are consecutive and ascending, and
  * the first one is at most the number of positions already stored: a lower one discards what followed it. */

@@ -22,8 +22,9 @@ void Batches::check(const apr_batch& b) {
     fail(APR_INVALID, "cpu: a batch of %u tokens, but the session was loaded for at most %u", b.n, n_batch_);
   if (!b.tokens || !b.positions || !b.sequences || !b.want)
     fail(APR_INVALID, "cpu: a batch without tokens, positions, sequences or want");
-  if (b.flags & ~APR_STEP_NO_GRAPH)
-    fail(APR_UNSUPPORTED, "cpu: unknown flags 0x%x in a batch", b.flags & ~APR_STEP_NO_GRAPH);
+  // There is no graph, and nothing to be gained by beginning a step early.
+  constexpr uint32_t kKnown = APR_STEP_NO_GRAPH | APR_STEP_GREEDY;
+  if (b.flags & ~kKnown) fail(APR_UNSUPPORTED, "cpu: unknown flags 0x%x in a batch", b.flags & ~kKnown);
   order_.clear();
   wanted_.clear();
   for (uint32_t i = 0; i < b.n; ++i) {

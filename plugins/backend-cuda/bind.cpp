@@ -65,6 +65,7 @@ class Binder {
         a.x = floats(step_.input[0]);
         a.index = reinterpret_cast<int32_t*>(at(step_.outputs[0]).base);
         a.scratch = reinterpret_cast<void*>(scratch_);
+        a.next = context_.next;
         return a;
       }
       case Op::TopK:

@@ -39,6 +39,7 @@ struct BindContext {
   uint32_t n_ctx;
   CUdeviceptr state;
   StateLayout state_layout;
+  Successor next = {};  // of a decode step; nulls in other programs
 };
 
 // Addresses of a program's buffers.

@@ -35,6 +35,7 @@ namespace apr::cuda {
   X(cuStreamCreate, 2000)               \
   X(cuStreamDestroy, 4000)              \
   X(cuStreamSynchronize, 2000)          \
+  X(cuStreamQuery, 2000)                \
   X(cuStreamBeginCapture, 10010)        \
   X(cuStreamEndCapture, 10000)          \
   X(cuEventCreate, 2000)                \

@@ -53,7 +53,9 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
 }
 
 Session::~Session() {
-  for (const CUgraphExec graph : graphs_)
+  // A step that was begun ahead may still run.
+  gpu_.driver().cuStreamSynchronize(gpu_.stream());
+  for (const CUgraphExec graph : {graphs_[0], graphs_[1], graphs_[2], continuation_})
     if (graph != nullptr) gpu_.driver().cuGraphExecDestroy(graph);
 }
 
@@ -232,6 +234,7 @@ void Session::allocate() {
   host_states_ = PinnedMemory(gpu_, state_bytes, "state");
   host_logits_ = PinnedMemory(gpu_, logits_.bytes(), "logits");
   host_tokens_ = PinnedMemory(gpu_, tokens_.bytes(), "tokens");
+  host_results_ = PinnedMemory(gpu_, 2 * sizeof(int32_t), "results of decode steps");
   std::memset(host_states_.at<char>(), 0, state_bytes);
   weight_scales_.assign(plan_.n_weights, 1.0f);
 
@@ -268,9 +271,21 @@ void Session::measure_weight_ranges() {
 }
 
 BindContext Session::context_of(const Bound& bound) const {
-  return {&weights_.all(),   &vectors_.all(), &caches_,
-          &weight_scales_,   n_ctx_,          states_.address() + bound.state,
-          bound.state_layout};
+  Successor next{};
+  if (bound.program.head && bound.program.m == 1) {
+    const Bound& body = bodies_[0];
+    next.token = states_.at<int32_t>(body.state + body.state_layout.tokens());
+    next.position = states_.at<int32_t>(body.state + body.state_layout.positions());
+    next.result = host_results_.at<int32_t>();
+  }
+  return {&weights_.all(),
+          &vectors_.all(),
+          &caches_,
+          &weight_scales_,
+          n_ctx_,
+          states_.address() + bound.state,
+          bound.state_layout,
+          next};
 }
 
 void Session::bind_program(Bound& bound, CUdeviceptr arena_base,
@@ -365,23 +380,28 @@ void Session::warm_up() {
 }
 
 void Session::capture() {
-  for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits}) {
+  const auto graph_of = [&](bool continues, Leaves leaves) {
     const Driver& d = gpu_.driver();
     CUgraph graph = nullptr;
     d.check(d.cuStreamBeginCapture(gpu_.stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
             "beginning to capture a step");
     try {
-      decode_work(leaves != Leaves::Nothing, leaves == Leaves::Logits);
+      decode_work(continues, leaves);
     } catch (...) {
       d.cuStreamEndCapture(gpu_.stream(), &graph);
       if (graph != nullptr) d.cuGraphDestroy(graph);
       throw;
     }
     d.check(d.cuStreamEndCapture(gpu_.stream(), &graph), "capturing a step");
-    const CUresult result = d.cuGraphInstantiateWithFlags(&graphs_[static_cast<size_t>(leaves)], graph, 0);
+    CUgraphExec made = nullptr;
+    const CUresult result = d.cuGraphInstantiateWithFlags(&made, graph, 0);
     d.cuGraphDestroy(graph);
     d.check(result, "instantiating the graph of a step");
-  }
+    return made;
+  };
+  for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits})
+    graphs_[static_cast<size_t>(leaves)] = graph_of(false, leaves);
+  continuation_ = graph_of(true, Leaves::Argmax);
 }
 
 }  // namespace apr::cuda

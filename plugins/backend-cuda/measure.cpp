@@ -150,6 +150,7 @@ struct Contestant {
 
 void Session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates,
                       uint32_t n, apr_measurement* results) {
+  drop_ahead();
   if (index >= explained_.size())
     throw failure(APR_INVALID, "there is no kernel {}: the session has {}", index, explained_.size());
   if (repetitions == 0) throw failure(APR_INVALID, "0 repetitions");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "plugins/backend-cuda/failure.h"
@@ -41,10 +42,12 @@ void Session::step(const apr_batch& batch, apr_step_output& output) {
   for (uint32_t i = 0; i < batch.n; ++i)
     if (batch.want != nullptr && batch.want[i] != 0) wanted.push_back(static_cast<int32_t>(i));
   try {
-    if (batch.n == 1)
+    if (batch.n == 1) {
       decode(batch, !wanted.empty(), output);
-    else
+    } else {
+      drop_ahead();
       many(batch, wanted, output);
+    }
   } catch (const std::exception& e) {
     broken_ = e.what();
     throw;
@@ -147,27 +150,76 @@ void Session::launch_timed(const Bound& bound, uint32_t rows) {
 
 // ---- one token ---------------------------------------------------------------------------------------------------------
 
-// All that the stream does in a decode step; the same calls make the graph.
-void Session::decode_work(bool wanted, bool logits) {
-  copy_state(bodies_[0]);
+// All that the stream does in a decode step; the same calls make the graphs.
+void Session::decode_work(bool continues, Leaves leaves) {
+  if (!continues) copy_state(bodies_[0]);
   run(bodies_[0], 1, false);
-  if (!wanted) return;
-  run(heads_[0], 1, true);
-  copy_results(1, logits);
+  if (leaves == Leaves::Nothing) return;
+  run(heads_[0], 1, true);  // argmax leaves the result in host_results_, and the state of the step after
+  if (leaves == Leaves::Logits) copy_results(1, true);
+}
+
+// The next step of greedy decoding is queued while this one runs: the device goes from one to the other without the host.
+void Session::begin_ahead(int32_t position, int32_t sequence) {
+  host_results_.at<int32_t>()[position % 2] = kNoResult;
+  gpu_.driver().check(gpu_.driver().cuGraphLaunch(continuation_, gpu_.stream()),
+                      "launching the graph of a step");
+  ahead_ = {kNoResult, position, sequence};
+}
+
+// It was not asked for after all. Its row of the cache counts as not stored; its result must not be taken for another's.
+void Session::drop_ahead() {
+  if (!ahead_) return;
+  ahead_.reset();
+  gpu_.synchronize();
+}
+
+int32_t Session::await_result(int32_t position) {
+  const std::atomic_ref<int32_t> result(host_results_.at<int32_t>()[position % 2]);
+  while (true) {
+    for (int spin = 0; spin < 256; ++spin)
+      if (const int32_t value = result.load(std::memory_order_acquire); value != kNoResult) return value;
+    // A kernel that failed leaves no result: the stream says so.
+    const CUresult state = gpu_.driver().cuStreamQuery(gpu_.stream());
+    if (state == CUDA_ERROR_NOT_READY) continue;
+    gpu_.driver().check(state, "a decode step");
+    if (const int32_t value = result.load(std::memory_order_acquire); value != kNoResult) return value;
+    throw failure(APR_FAILED, "a decode step at position {} ended without a result", position);
+  }
 }
 
 void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output& output) {
-  const bool logits = wanted && output.logits != nullptr;
-  write_body_state(bodies_[0], batch);
-  const Leaves leaves = !wanted ? Leaves::Nothing : logits ? Leaves::Logits : Leaves::Argmax;
+  const int32_t token = batch.tokens[0], position = batch.positions[0], sequence = batch.sequences[0];
+  const Leaves leaves = !wanted                    ? Leaves::Nothing
+                        : output.logits != nullptr ? Leaves::Logits
+                                                   : Leaves::Argmax;
   const CUgraphExec graph = graphs_[static_cast<size_t>(leaves)];
-  if (graph != nullptr && (batch.flags & APR_STEP_NO_GRAPH) == 0 && tap_ == nullptr)
-    gpu_.driver().check(gpu_.driver().cuGraphLaunch(graph, gpu_.stream()), "launching the graph of a step");
-  else
-    decode_work(wanted, logits);
-  gpu_.synchronize();
-  if (logits) std::memcpy(output.logits, host_logits_.at<float>(), size_t{plan_.n_vocab} * 4);
-  if (wanted && output.argmax != nullptr) output.argmax[0] = *host_tokens_.at<int32_t>();
+  const bool captured = graph != nullptr && (batch.flags & APR_STEP_NO_GRAPH) == 0 && tap_ == nullptr;
+  const bool begun = ahead_ && captured && leaves == Leaves::Argmax && ahead_->token == token &&
+                     ahead_->position == position && ahead_->sequence == sequence;
+  if (begun) {
+    ahead_.reset();
+  } else {
+    drop_ahead();
+    write_body_state(bodies_[0], batch);
+    host_results_.at<int32_t>()[position % 2] = kNoResult;
+    if (captured)
+      gpu_.driver().check(gpu_.driver().cuGraphLaunch(graph, gpu_.stream()), "launching the graph of a step");
+    else
+      decode_work(false, leaves);
+  }
+  if (leaves != Leaves::Argmax) {
+    gpu_.synchronize();
+    if (leaves == Leaves::Nothing) return;
+    std::memcpy(output.logits, host_logits_.at<float>(), size_t{plan_.n_vocab} * 4);
+    if (output.argmax != nullptr) output.argmax[0] = await_result(position);
+    return;
+  }
+  if (captured && (batch.flags & APR_STEP_GREEDY) != 0 && static_cast<uint32_t>(position) + 1 < n_ctx_)
+    begin_ahead(position + 1, sequence);
+  const int32_t result = await_result(position);
+  if (ahead_) ahead_->token = result;
+  if (output.argmax != nullptr) output.argmax[0] = result;
 }
 
 // ---- several tokens ----------------------------------------------------------------------------------------------------
@@ -207,6 +259,7 @@ void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted,
 // ---- questions ---------------------------------------------------------------------------------------------------------
 
 void Session::tap(apr_tap_fn fn, void* user) {
+  drop_ahead();
   tap_ = fn;
   tap_user_ = user;
 }

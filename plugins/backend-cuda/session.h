@@ -1,7 +1,9 @@
 // A loaded plan: programs bound to memory, kernels and graphs. After load a step chooses nothing and compiles nothing.
 #pragma once
 
+#include <climits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -120,7 +122,12 @@ class Session {
   void copy_state(const Bound& bound);
   void copy_results(uint32_t rows, bool logits);
   void decode(const apr_batch& batch, bool wanted, const apr_step_output& output);
-  void decode_work(bool wanted, bool logits);
+  // What a decode step leaves behind decides which graph it is.
+  enum class Leaves { Nothing, Argmax, Logits };
+  void decode_work(bool continues, Leaves leaves);
+  void begin_ahead(int32_t position, int32_t sequence);
+  void drop_ahead();
+  int32_t await_result(int32_t position);
   void many(const apr_batch& batch, const std::vector<int32_t>& wanted, const apr_step_output& output);
 
   Device& device_;
@@ -148,11 +155,17 @@ class Session {
       gather_launches_;  // of body b, head h, crossing value v: at (b * heads + h) * values + v
   std::vector<CUdeviceptr> inlet_of_, outlet_of_;  // per crossing value
   PinnedMemory host_states_, host_logits_, host_tokens_;
+  PinnedMemory host_results_;  // args.h, Successor::result
 
-  // What a decode step leaves behind decides which graph it is.
-  enum class Leaves { Nothing, Argmax, Logits };
-  static constexpr size_t kGraphs = 3;
-  CUgraphExec graphs_[kGraphs] = {};
+  CUgraphExec graphs_[3] = {};          // by Leaves
+  CUgraphExec continuation_ = nullptr;  // Leaves::Argmax, whose state the step before has written
+
+  // The step that was begun before it was asked for: what the device computes now, or has computed.
+  struct AheadStep {
+    int32_t token, position, sequence;  // token: kNoResult until the step before has ended
+  };
+  std::optional<AheadStep> ahead_;
+  static constexpr int32_t kNoResult = INT32_MIN;  // in host_results_: not yet
 
   std::vector<uint32_t> stored_;  // positions in the cache of each sequence
   std::vector<Explained> explained_;

@@ -13,5 +13,7 @@ APR_GENERIC(apr::ArgmaxArgs) {
     if (index != -1 && (x[i] > best || (x[i] == best && i < index))) best = x[i], index = i;
   }
   best_of_warp(best, index);
-  if (lane() == 0) args.index[token_row] = index;
+  if (lane() != 0) return;
+  args.index[token_row] = index;
+  if (token_row == 0) args.next.begin(index);
 }

@@ -156,6 +156,47 @@ TEST_CASE("the graph gives the bits of its kernels launched one by one") {
   CHECK(same_bits(plain.feed_single(tokens), graph));
 }
 
+TEST_CASE("steps begun ahead give what steps that were asked for give") {
+  TinyShape shape;
+  shape.format = "q4_k";
+  const TinyPlan tiny(shape);
+  const auto prompt = random_tokens(11, shape.n_vocab, 7), other = random_tokens(5, shape.n_vocab, 8);
+  TestSession::Options options;
+  options.n_ctx = 24;
+  TestSession session(tiny.plan(), options);
+  // The same walk with each of them: greedy to the end of the context, with turns that a hint does not foresee.
+  const auto walk = [&](uint32_t flags) {
+    std::vector<int32_t> ids;
+    std::vector<float> logits;
+    const auto one = [&](int32_t token, int32_t position, int32_t sequence = 0) {
+      ids.push_back(session.argmax({token}, position, sequence, flags).at(0));
+    };
+    const auto greedy = [&](int32_t from, int32_t to, int32_t sequence = 0) {
+      for (int32_t p = from; p < to; ++p) one(ids.back(), p, sequence);
+    };
+    ids = {session.argmax(prompt).back()};
+    greedy(11, 24);                                                 // the last hint points past the context
+    one(ids.back(), 15), greedy(16, 18);                            // back to an earlier position
+    one(static_cast<int32_t>(shape.n_vocab) - 1 - ids.back(), 18);  // another token than foreseen
+    greedy(19, 20);
+    ids.push_back(session.argmax(other, 0, 1).back());  // a batch of another sequence
+    greedy(5, 7, 1);
+    one(ids.back(), 20, 0);                                    // the position foreseen, of another sequence
+    logits = session.feed_single({ids.back()}, 21, 0, flags);  // logits, where only the argmax was foreseen
+    one(3, 22);
+    const auto after = session.feed(other, 7, 1);
+    logits.insert(logits.end(), after.begin(), after.end());
+    return std::pair(ids, logits);
+  };
+  const auto [ids, logits] = walk(0);
+  const auto [hinted_ids, hinted_logits] = walk(APR_STEP_GREEDY);
+  CHECK(ids == hinted_ids);
+  CHECK(same_bits(logits, hinted_logits));
+  const auto [eager_ids, eager_logits] = walk(APR_STEP_GREEDY | APR_STEP_NO_GRAPH);
+  CHECK(ids == eager_ids);
+  CHECK(same_bits(logits, eager_logits));
+}
+
 TEST_CASE("a prompt run again after another one gives the same bits") {
   TinyShape shape;
   shape.format = "q8_0";

@@ -56,7 +56,7 @@ class AttentionArgs(Structure):
 
 
 class ArgmaxArgs(Structure):
-    _fields_ = [("m", c_void_p), ("x", c_void_p), ("index", c_void_p), ("scratch", c_void_p)]
+    _fields_ = [("m", c_void_p), ("x", c_void_p), ("index", c_void_p), ("scratch", c_void_p), ("next", c_void_p * 3)]
 
 
 class TopKArgs(Structure):

@@ -432,6 +432,10 @@ void argmax(const Spec& spec, const ArgmaxArgs& a) {
     const bool nan = std::any_of(x, x + n, [](float v) { return std::isnan(v); });
     a.index[r] = nan ? -1 : static_cast<int32_t>(std::max_element(x, x + n) - x);
   }
+  if (a.next.result == nullptr) return;
+  a.next.result[*a.next.position % 2] = a.index[0];
+  *a.next.token = std::max(0, a.index[0]);
+  ++*a.next.position;
 }
 
 template <typename T>

@@ -210,6 +210,7 @@ CUresult cuStreamCreate(CUstream* stream, unsigned) {
 }
 CUresult cuStreamDestroy(CUstream) { return CUDA_SUCCESS; }
 CUresult cuStreamSynchronize(CUstream) { return not_while_capturing(); }
+CUresult cuStreamQuery(CUstream) { return not_while_capturing(); }
 CUresult cuStreamBeginCapture(CUstream, CUstreamCaptureMode) {
   return capturing = new CUgraph_st, CUDA_SUCCESS;
 }

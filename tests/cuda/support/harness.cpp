@@ -107,8 +107,8 @@ std::vector<float> TestSession::feed_single(const std::vector<int32_t>& tokens, 
   return all;
 }
 
-std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first,
-                                         int32_t sequence) {
+std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence,
+                                         uint32_t flags) {
   std::vector<int32_t> positions(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) positions[i] = first + static_cast<int32_t>(i);
   const std::vector<int32_t> sequences(tokens.size(), sequence);
@@ -119,7 +119,7 @@ std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int
                            positions.data(),
                            sequences.data(),
                            want.data(),
-                           0};
+                           flags};
   std::vector<int32_t> best(tokens.size(), -2);
   apr_step_output output = {sizeof output, nullptr, best.data()};
   apr_error error = {sizeof(apr_error), {}};

@@ -46,7 +46,8 @@ class TestSession {
   // The same, token by token.
   std::vector<float> feed_single(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
                                  uint32_t flags = 0);
-  std::vector<int32_t> argmax(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0);
+  std::vector<int32_t> argmax(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
+                              uint32_t flags = 0);
 
   apr_session_info info() const;
   std::vector<apr_kernel_info> kernels() const;
