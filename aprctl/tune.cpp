@@ -112,7 +112,7 @@ int tune_main(const Arguments& args) {
   const double peak = engine.device().measure_bandwidth();
   request.progress = [&](size_t done, size_t total, const TuneSpec& spec, const TunedSpec* found) {
     if (found == nullptr) {
-      if (terminal) fmt::print(stderr, "\r\033[K[{}/{}] {}", done + 1, total, spec.spec.substr(0, 64));
+      if (terminal) fmt::print(stderr, "\r\033[K[{} of {} done] {}", done, total, spec.spec.substr(0, 64));
       return;
     }
     if (terminal) fmt::print(stderr, "\r\033[K");

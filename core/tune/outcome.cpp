@@ -104,6 +104,7 @@ std::map<std::string, TunedSpec> read_journal(const std::string& file, const std
       spec.params = entry.at("params").get<std::map<std::string, int64_t>>();
       spec.config = entry.at("config"), spec.note = entry.at("note");
       spec.tried = entry.at("tried"), spec.failed = entry.at("failed"), spec.inexact = entry.at("inexact");
+      spec.finished = entry.at("finished");
       found[spec.key] = spec;
     }
   } catch (const nlohmann::json::exception&) {
@@ -124,7 +125,8 @@ void write_journal(const std::string& file, const std::string& identity,
                                 {"note", spec.note},
                                 {"tried", spec.tried},
                                 {"failed", spec.failed},
-                                {"inexact", spec.inexact}});
+                                {"inexact", spec.inexact},
+                                {"finished", spec.finished}});
   write_file_atomically(file, journal.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 
 #include "core/base/error.h"
 #include "core/base/format.h"
@@ -51,24 +52,41 @@ class Search {
     found_.key = spec.key;
   }
 
-  TunedSpec run() {
-    const auto base = measure({{}}, request_.repetitions);
+  // The session's own kernel, and the best of an earlier run; false when nothing can be measured.
+  bool begin(const Params& from) {
+    std::vector<Params> tries = {{}};
+    if (!from.empty()) tries.push_back(from);
+    const auto base = measure(tries, request_.repetitions);
     if (base[0].status != APR_OK) {
       found_.note = base[0].message;
-      return found_;
+      return false;
     }
-    found_.base_us = found_.best_us = base[0].microseconds;
+    found_.base_us = found_.best_us = best_us_ = base[0].microseconds;
     found_.config = base[0].config;
-    Params best;
-    double best_us = base[0].microseconds;
-    for (bool better = true; better && !over();) {
-      better = false;
-      for (const KernelParam& param : kernel_.params) {
-        if (over()) break;
-        better |= improve(param, best, best_us);
-      }
+    if (!from.empty() && usable(base[1]) && base[1].microseconds < best_us_)
+      best_ = from, best_us_ = base[1].microseconds;
+    return true;
+  }
+
+  // For the journal, between rounds.
+  TunedSpec so_far() const {
+    TunedSpec state = found_;
+    state.params = best_, state.best_us = best_us_, state.finished = false;
+    return state;
+  }
+
+  // One round over all parameters; true when it brought something.
+  bool round() {
+    bool better = false;
+    for (const KernelParam& param : kernel_.params) {
+      if (over()) break;
+      better |= improve(param, best_, best_us_);
     }
-    if (!best.empty()) confirm(best);
+    return better;
+  }
+
+  TunedSpec finish() {
+    if (!best_.empty()) confirm(best_);
     return found_;
   }
 
@@ -155,6 +173,8 @@ class Search {
   Clock::time_point end_;
   double bound_;
   TunedSpec found_;
+  Params best_;  // that differ from the session's
+  double best_us_ = 0;
   std::map<Params, bool> seen_;
 };
 
@@ -235,27 +255,51 @@ TuneOutcome tune(const TuneRequest& request) {
   outcome.specs = tune_specs(request);
   std::map<std::string, TunedSpec> known;
   if (!request.journal.empty()) known = read_journal(request.journal, request.identity);
-  for (size_t i = 0; i < outcome.specs.size(); ++i) {
+  const size_t n = outcome.specs.size();
+  outcome.found.resize(n);
+  std::vector<std::unique_ptr<Search>> open(n);
+  size_t done = 0;
+  const auto close = [&](size_t i, const TunedSpec& found) {
+    outcome.found[i] = found;
+    open[i] = nullptr;
+    if (request.progress) request.progress(++done, n, outcome.specs[i], &found);
+  };
+  for (size_t i = 0; i < n; ++i) {
     const TuneSpec& spec = outcome.specs[i];
-    std::optional<TunedSpec>& found = outcome.found.emplace_back();
-    if (const auto old = known.find(spec.key); old != known.end()) {
-      found = old->second;
-      ++outcome.resumed;
-    } else if (Clock::now() < end) {
-      if (request.progress) request.progress(i, outcome.specs.size(), spec, nullptr);
-      found = Search(request, spec, *find_template(request.templates, spec.kernel), end).run();
-      // What the end of the time cut short is kept for this run's profile and searched again by the next.
-      if (Clock::now() < end) {
-        known[spec.key] = *found;
-        if (!request.journal.empty()) write_journal(request.journal, request.identity, known);
-      } else {
-        outcome.complete = false;
-      }
+    const auto old = known.find(spec.key);
+    outcome.resumed += old != known.end();
+    if (old != known.end() && old->second.finished) {
+      close(i, old->second);
     } else {
-      outcome.complete = false;
-      continue;
+      open[i] = std::make_unique<Search>(request, spec, *find_template(request.templates, spec.kernel), end);
     }
-    if (request.progress) request.progress(i + 1, outcome.specs.size(), spec, &*found);
+  }
+  // Round by round through all demands, and not one demand to its end after the other: the first round brings
+  // most of what there is to gain, so a short time is best spent on first rounds.
+  std::vector<bool> begun(n, false);
+  for (bool again = true; again && Clock::now() < end;) {
+    again = false;
+    for (size_t i = 0; i < n && Clock::now() < end; ++i) {
+      if (open[i] == nullptr) continue;
+      if (request.progress) request.progress(done, n, outcome.specs[i], nullptr);
+      TunedSpec& note = known[outcome.specs[i].key];
+      if (!begun[i] && !open[i]->begin(note.params)) {
+        close(i, note = open[i]->finish());
+        continue;
+      }
+      begun[i] = true;
+      const bool goes_on = open[i]->round() || Clock::now() >= end;  // the end of the time cuts a round short
+      again |= goes_on;
+      note = goes_on ? open[i]->so_far() : open[i]->finish();
+      if (!request.journal.empty()) write_journal(request.journal, request.identity, known);
+      if (!goes_on) close(i, note);
+    }
+  }
+  // What the end of the time cut short counts for this run's profile; a next run goes on from the journal.
+  for (size_t i = 0; i < n; ++i) {
+    if (open[i] == nullptr) continue;
+    outcome.complete = false;
+    if (begun[i]) close(i, open[i]->finish());
   }
   return outcome;
 }

@@ -2,7 +2,7 @@
 //
 // Every distinct demand (apr_kernel_info.spec) of a session is searched by itself: from the session's own
 // choice, one parameter at a time, all its values measured together, the best kept; until a round over all
-// parameters brings nothing. The default stays unless the best one, measured again beside it, is faster by
+// parameters brings nothing. Rounds go through all demands in turn. The default stays unless the best one, measured again beside it, is faster by
 // more than the noise. A candidate whose result differs by more than rounding explains, or that does not
 // build or launch, is dropped.
 #pragma once
@@ -44,6 +44,7 @@ struct TunedSpec {
   std::string config;                           // of the best, as the backend writes it
   uint32_t tried = 0, failed = 0, inexact = 0;  // candidates; of them dropped
   std::string note;                             // the first failure's message, or why nothing was measured
+  bool finished = true;  // false, in journals: the best so far; a next run goes on from it
 };
 
 struct TuneRequest {

@@ -184,15 +184,19 @@ TEST_CASE("an interrupted run goes on where it was") {
   std::filesystem::remove(f.request.journal);
   const uint32_t calls = world.measured;
 
-  world.measured = 0;
-  world.stop_after = calls / 2;
-  CHECK_THROWS_AS(tune(f.request), Error);
-  world.stop_after = UINT32_MAX;
-  const uint32_t before = world.measured;
-  const TuneOutcome rest = tune(f.request);
-  CHECK(rest.resumed >= 1);
-  CHECK(world.measured - before < calls);
-  for (size_t i = 0; i < rest.found.size(); ++i) CHECK(rest.found[i]->params == whole.found[i]->params);
+  // In the middle of first rounds, and when the first demand is finished.
+  for (const uint32_t stop : {calls / 2, calls - 1}) {
+    std::filesystem::remove(f.request.journal);
+    world.measured = 0;
+    world.stop_after = stop;
+    CHECK_THROWS_AS(tune(f.request), Error);
+    world.stop_after = UINT32_MAX;
+    const uint32_t before = world.measured;
+    const TuneOutcome rest = tune(f.request);
+    CHECK(rest.resumed >= 1);
+    if (stop == calls - 1) CHECK(world.measured - before < calls);
+    for (size_t i = 0; i < rest.found.size(); ++i) CHECK(rest.found[i]->params == whole.found[i]->params);
+  }
 
   // Of another device, or damaged: nothing is taken.
   f.request.identity = "another device";
