@@ -12,6 +12,7 @@
 #include "aprctl/model_options.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/hf/open_model.h"
 #include "core/kernel_cache/kernel_cache.h"
 
 namespace apr::ctl {
@@ -69,7 +70,7 @@ EngineRequest Engine::request(const CommandLine& line) {
 Engine::Engine(const CommandLine& line, EngineRequest request)
     : probes_(announce_probes()),
       request_(std::move(request)),
-      model_(open_gguf(request_.model)),
+      model_(open_model(request_.model)),
       catalog_(std::make_unique<Catalog>(PluginOptions::search_paths(line, probes_))) {
   const apr_backend& backend = catalog_->backend(request_.backend);
   plan_ = build_plan(model_, *catalog_, plan_options(probes_));

@@ -8,7 +8,7 @@
 #include "aprctl/commands.h"
 #include "aprctl/model_options.h"
 #include "core/base/format.h"
-#include "core/model/model.h"
+#include "core/hf/open_model.h"
 
 namespace apr::ctl {
 namespace {
@@ -152,7 +152,7 @@ int inspect_main(const Arguments& args) {
   if (!line.parse(args)) return kExitOk;
 
   const std::string path = ModelOptions::path(line);
-  const Model model = open_gguf(path);
+  const Model model = open_model(path);
   if (line.flag("json")) {
     const ordered_json report = report_json(model, path, line.flag("full"), line.flag("sha256"));
     fmt::print("{}\n", report.dump(2, ' ', false, ordered_json::error_handler_t::replace));

@@ -11,8 +11,9 @@ namespace apr::ctl {
 namespace po = boost::program_options;
 
 void ModelOptions::add(CommandLine& line) {
-  line.options().add_options()("model,m", po::value<std::string>()->value_name("FILE"),
-                               "model file (GGUF); without it the model that ships with apr");
+  line.options().add_options()(
+      "model,m", po::value<std::string>()->value_name("FILE"),
+      "model file (GGUF) or Hugging Face folder; without it the model that ships with apr");
   line.positional("model", 1);
 }
 

@@ -19,7 +19,7 @@
 #include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/base/sha256.h"
-#include "core/model/model.h"
+#include "core/hf/open_model.h"
 #include "core/quantize/quantize.h"
 
 namespace apr::ctl {
@@ -276,7 +276,7 @@ int quantize_main(const Arguments& args) {
   if (const auto rules = line.find<std::string>("rules")) Recipes::add_rules(recipe, *rules);
   const size_t own_rules = recipe.rules.size() - shipped_rules;
 
-  const Model model = open_gguf(*input);
+  const Model model = open_model(*input);
   std::optional<Importance> importance;
   if (const auto file = line.find<std::string>("importance")) importance = Importance::read(*file);
   const QuantizePlan plan =
@@ -313,7 +313,8 @@ int quantize_main(const Arguments& args) {
                         importance ? sha256_file(importance->path()) : ""};
   const QuantizeResult result = [&] {
     const Progress progress(plan);
-    return quantize_model(plan, result_metadata(plan, provenance), *output, pool, std::ref(progress));
+    return quantize_model(plan, catalog, result_metadata(plan, provenance), *output, pool,
+                          std::ref(progress));
   }();
   report.result = &result;
   report.seconds = std::chrono::duration<double>(Clock::now() - start).count();

@@ -11,7 +11,7 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
-#include "core/model/model.h"
+#include "core/hf/open_model.h"
 #include "core/text/tokenizer.h"
 
 namespace apr::ctl {
@@ -31,7 +31,7 @@ int tokenize_main(const Arguments& args) {
   const auto text = TextInput::read(line);
   if (!text) throw usage_error("aprctl tokenize: no text; give --prompt or --file, or pipe it in");
 
-  const Model model = open_gguf(ModelOptions::path(line));
+  const Model model = open_model(ModelOptions::path(line));
   const auto tokenizer = make_tokenizer(model.meta);
   for (const std::string& warning : tokenizer->vocab().warnings) log_warning("{}", warning);
   EncodeOptions options;

@@ -211,9 +211,9 @@ std::optional<ScaledBlock> scaled_block(WeightQuantType type) {
     case WeightQuantType::BF16:
       return std::nullopt;
     case WeightQuantType::F8_E4M3:
-      return ScaledBlock{128, 1};
+      return ScaledBlock{128, 1, WeightQuantType::F32};
     case WeightQuantType::F8_E5M2:
-      return ScaledBlock{128, 1};
+      return ScaledBlock{128, 1, WeightQuantType::F32};
     case WeightQuantType::Q4_0:
       return std::nullopt;
     case WeightQuantType::Q4_1:

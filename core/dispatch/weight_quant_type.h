@@ -45,8 +45,9 @@ struct QuantGeometry {
 // A block that is made at load from single elements, which SafeTensors store in one tensor, and their scale,
 // which is in another: `elements` of them as they are, then the scale as a float32. w = element * scale.
 struct ScaledBlock {
-  uint32_t elements;       // columns
-  uint32_t element_bytes;  // of one
+  uint32_t elements;         // columns
+  uint32_t element_bytes;    // of one
+  WeightQuantType expanded;  // holds the products where the blocks do not fit the shape or the scales
 };
 
 // "q4_k"; Extension gives "extension".

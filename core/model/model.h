@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,16 @@
 
 namespace apr {
 
+// Scales that a container keeps beside single elements: element [n][k] is multiplied with
+// values[n / rows * across + k / columns].
+struct ElementScales {
+  std::vector<float> values;
+  uint64_t rows, columns;  // of the tensor that share one; at least 1
+  uint64_t across;         // scales side by side
+};
+
+constexpr uint32_t kNoPart = UINT32_MAX;
+
 // One packed matrix or vector. W[N,K]: N rows of K columns, each row a whole number of blocks, rows one after
 // the other.
 struct Tensor {
@@ -24,7 +35,9 @@ struct Tensor {
   std::vector<uint64_t> dims;  // 1 to 4 sizes, fastest first as in GGUF: {K, N, ...}
   const std::byte* data;       // in the mapping; bytes long
   uint64_t bytes;
-  uint32_t part;  // index into Model::files
+  uint32_t part;  // index into Model::files; kNoPart: the data are in Model::made
+  // With scales, data are single elements (scaled_block() of the qtype): pack_scaled() makes rows of blocks.
+  std::optional<ElementScales> scales = std::nullopt;
 
   uint64_t k() const { return dims[0]; }
   uint64_t n() const;  // product of the other dims
@@ -34,7 +47,8 @@ struct Tensor {
 struct Model {
   Metadata meta;
   std::vector<Tensor> tensors;                     // in file order, names unique
-  std::vector<std::shared_ptr<MappedFile>> files;  // the parts of a multi-part model, in order
+  std::vector<std::shared_ptr<MappedFile>> files;  // the parts, in order; then config.json and the like
+  std::vector<std::shared_ptr<const std::vector<std::byte>>> made;  // data of tensors that are in no file
 
   const Tensor* find(std::string_view name) const;     // null when there is none
   const Tensor& require(std::string_view name) const;  // throws apr::Error that names the tensor and the file

@@ -9,6 +9,7 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
+#include "core/plan/pack_scaled.h"
 #include "core/plan/requantize.h"
 
 namespace apr {
@@ -40,6 +41,7 @@ std::string stage_name(Stage stage) {
 PlanBuilder::PlanBuilder(const Model& model, Catalog& catalog, const PlanOptions& options)
     : model_(model), catalog_(catalog), options_(options), plan_(new Plan) {
   plan_->files_ = model.files;
+  plan_->made_ = model.made;
 }
 
 const char* PlanBuilder::keep(std::string text) {
@@ -67,6 +69,24 @@ void PlanBuilder::check_bytes(const Tensor& tensor, const apr_quant_format& form
               printable(tensor.name), tensor.bytes, format.name, shape_text(tensor), expected);
 }
 
+std::shared_ptr<const std::vector<std::byte>> PlanBuilder::expand(Tensor& tensor) {
+  PackedRows packed = pack_scaled(tensor, catalog_);
+  if (packed.format->name != tensor.format) {
+    note(fmt::format(
+        "{}: tensor '{}' is held as {}: rows of {} columns, or scales of {} columns each, do not fit "
+        "the blocks of {}",
+        model_.meta.origin(), printable(tensor.name), packed.format->name, tensor.k(), tensor.scales->columns,
+        tensor.format));
+    tensor.qtype = scaled_block(tensor.qtype)->expanded;
+    tensor.format = packed.format->name;
+  }
+  auto bytes = std::make_shared<const std::vector<std::byte>>(std::move(packed.bytes));
+  tensor.data = bytes->data();
+  tensor.bytes = bytes->size();
+  tensor.scales.reset();
+  return bytes;
+}
+
 std::string_view PlanBuilder::forced_format(std::string_view tensor, std::string_view role) {
   const std::string name(tensor), part(role);
   for (size_t i = 0; i < options_.force_qtype.size(); ++i) {
@@ -78,10 +98,15 @@ std::string_view PlanBuilder::forced_format(std::string_view tensor, std::string
   return {};
 }
 
-int32_t PlanBuilder::bind(const Tensor& tensor, std::string_view role, int32_t layer,
+int32_t PlanBuilder::bind(const Tensor& given, std::string_view role, int32_t layer,
                           std::string_view forced) {
+  // Elements with scales become rows of blocks first; from then on they are like any other weight.
+  Tensor tensor = given;
+  std::shared_ptr<const std::vector<std::byte>> made;
+  if (given.scales) made = expand(tensor);
   const apr_quant_format& own = catalog_.format(tensor.qtype, tensor.format, tensor.name);
   check_bytes(tensor, own);
+  if (made) plan_->made_.push_back(std::move(made));
   BoundWeight& bound = plan_->weights_.emplace_back(BoundWeight{tensor, &own, {}, {}});
   if (!forced.empty() && forced != own.name) {
     bound.format = &catalog_.format(forced);
@@ -135,13 +160,15 @@ uint64_t PlanBuilder::rows_of(const std::string& name) const {
 }
 
 int32_t PlanBuilder::vector(const std::string& name, uint64_t n) {
-  const Tensor& tensor = model_.require(name);
+  Tensor tensor = model_.require(name);
   // Trailing sizes of 1 are harmless.
   if (tensor.k() != n || tensor.n() != 1) {
     throw Error("{}: tensor '{}' has shape {}, but the hyper-parameters demand [{}]", model_.meta.origin(),
                 name, shape_text(tensor), n);
   }
   used_.insert(name);
+  std::shared_ptr<const std::vector<std::byte>> made;
+  if (tensor.scales) made = expand(tensor);
   const apr_quant_format& format = catalog_.format(tensor.qtype, tensor.format, tensor.name);
   check_bytes(tensor, format);
   std::vector<float> data(n);

@@ -75,6 +75,8 @@ class PlanBuilder {
 
  private:
   int32_t bind(const Tensor& tensor, std::string_view role, int32_t layer, std::string_view forced_format);
+  // Changes a tensor with scales to packed rows, whose bytes are returned.
+  std::shared_ptr<const std::vector<std::byte>> expand(Tensor& tensor);
   std::string_view forced_format(std::string_view tensor, std::string_view role);
   const Tensor& matrix(const std::string& name, uint64_t n, uint64_t k);
   void check_bytes(const Tensor& tensor, const apr_quant_format& format) const;

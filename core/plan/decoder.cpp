@@ -55,9 +55,19 @@ class Decoder {
       }
     }
     RopeTable table = rope_table(hyper_.rope, divisors);
-    rope_ = {traits_.rope, hyper_.rope.dims,
+    rope_ = {rope_kind(), hyper_.rope.dims,
              build_.own_vector("rope.inverse_frequencies", std::move(table.inverse_frequencies)),
              table.scale};
+  }
+
+  // Hugging Face's files keep the rows as they were trained, in halves, also where GGUF's converters permute them.
+  apr_rope_kind rope_kind() const {
+    const Metadata& meta = build_.model().meta;
+    const auto pairs = meta.find_string("apr.rope_pairs");
+    if (!pairs) return traits_.rope;
+    if (*pairs == "halves") return APR_ROPE_HALVES;
+    if (*pairs == "adjacent") return APR_ROPE_ADJACENT;
+    throw Error("{}: key 'apr.rope_pairs' is '{}'; known are halves and adjacent", meta.origin(), *pairs);
   }
 
   int32_t norm(Stage stage, int32_t in, HeadShape heads) {

@@ -53,6 +53,7 @@ class Plan {
   Plan() = default;
 
   std::vector<std::shared_ptr<MappedFile>> files_;
+  std::vector<std::shared_ptr<const std::vector<std::byte>>> made_;  // packed at load, or in no file
   std::string arch_, model_name_;
   std::deque<std::string> strings_;        // names that the C structs point to
   std::deque<std::vector<float>> floats_;  // data of vectors

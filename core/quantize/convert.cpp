@@ -24,9 +24,9 @@ struct Rows {
 
 class Converter {
  public:
-  Converter(const TensorDecision& decision)
+  Converter(const TensorDecision& decision, const Tensor& source)
       : d_(decision),
-        tensor_(*decision.tensor),
+        tensor_(source),
         k_(tensor_.k()),
         from_row_(k_ / d_.from->block_elements * d_.from->block_bytes),
         to_row_(k_ / d_.to->block_elements * d_.to->block_bytes) {
@@ -102,9 +102,14 @@ void ConversionError::add(const ConversionError& other) {
   elements += other.elements;
 }
 
-ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool,
-                               GgufWriter& writer, const ConversionProgress& progress) {
-  const Converter converter(decision);
+ConversionError convert_tensor(const TensorDecision& decision, const Tensor& source, const MappedFile* file,
+                               ThreadPool& pool, GgufWriter& writer, const ConversionProgress& progress) {
+  const Converter converter(decision, source);
+  const auto advise = [&](Access access, const Rows& first, uint64_t rows) {
+    if (file)
+      file->advise(access, static_cast<uint64_t>(converter.source(first.first) - file->data()),
+                   rows * converter.from_row());
+  };
   const uint64_t k = decision.tensor->k();
   const uint64_t piece_elements = converter.rows_per_piece() * k;
   const uint64_t pieces = converter.pieces();
@@ -120,9 +125,7 @@ ConversionError convert_tensor(const TensorDecision& decision, const MappedFile&
     const uint64_t rows = last.first + last.count - first.first;
     packed.resize(rows * converter.to_row());
     errors.assign(end - begin, {});
-    const std::byte* const source = converter.source(first.first);
-    const auto offset = static_cast<uint64_t>(source - file.data());
-    file.advise(Access::WillNeed, offset, rows * converter.from_row());
+    advise(Access::WillNeed, first, rows);
     pool.parallel_for(end - begin, 1, [&](size_t from, size_t to) {
       std::vector<float> floats(2 * piece_elements);
       for (size_t i = from; i < to; ++i) {
@@ -133,7 +136,7 @@ ConversionError convert_tensor(const TensorDecision& decision, const MappedFile&
     });
     writer.append(packed);
     // Not needed again: without this a model's pages would all stay in this process's memory.
-    file.advise(Access::DontNeed, offset, rows * converter.from_row());
+    advise(Access::DontNeed, first, rows);
     for (const ConversionError& error : errors) total.add(error);
     done += rows * k;
     progress(done);

@@ -28,9 +28,10 @@ struct ConversionError {
 // Called between pieces, on the calling thread, with weights done of the tensor. Throws to stop.
 using ConversionProgress = std::function<void(uint64_t elements)>;
 
-// Writes the tensor's packed bytes to the writer. Throws apr::Error that names the tensor and its rows: a
+// Writes the tensor's packed bytes to the writer. source: its rows in decision.from, from file (null: from memory).
+// Throws apr::Error that names the tensor and its rows: a
 // weight is not finite or beyond the format's range, or a copied block decodes to NaN or infinity.
-ConversionError convert_tensor(const TensorDecision& decision, const MappedFile& file, ThreadPool& pool,
-                               GgufWriter& writer, const ConversionProgress& progress);
+ConversionError convert_tensor(const TensorDecision& decision, const Tensor& source, const MappedFile* file,
+                               ThreadPool& pool, GgufWriter& writer, const ConversionProgress& progress);
 
 }  // namespace apr

@@ -5,6 +5,7 @@
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/plan/pack_scaled.h"
 
 namespace apr {
 
@@ -33,7 +34,9 @@ class Planner {
   TensorDecision decide(const Tensor& tensor) {
     TensorDecision decision{};
     decision.tensor = &tensor;
-    decision.from = &catalog_.format(tensor.qtype, tensor.format, tensor.name);
+    decision.from = tensor.scales ? &packed_format(tensor, catalog_)
+                                  : &catalog_.format(tensor.qtype, tensor.format, tensor.name);
+    decision.halves_of_heads = halves_of_heads(tensor);
     std::string type = plan_.recipe.vectors;
     decision.why = "vectors";
     if (tensor.dims.size() > 1) {
@@ -50,7 +53,7 @@ class Planner {
       }
     }
     decision.to = type == kKeepType ? decision.from : fitting(tensor, type, decision);
-    decision.to_qtype = decision.copied() ? tensor.qtype : qtype_of(*decision.to);
+    decision.to_qtype = qtype_of(*decision.to);
     decision.bytes = packed_bytes(tensor, *decision.to);
     if (importance_ && !decision.copied() && is_quantized(*decision.to))
       decision.importance = importance_->find(tensor);
@@ -85,6 +88,24 @@ class Planner {
                     model_.meta.origin(), printable(tensor.name), decision.why, decision.fallback);
       type = *next;
     }
+  }
+
+  // GGUF's Llama has the rows of q and k in adjacent pairs; its other architectures keep the halves.
+  uint32_t halves_of_heads(const Tensor& tensor) const {
+    const Metadata& meta = model_.meta;
+    if (meta.get_string_or("apr.rope_pairs", "adjacent") != "halves" ||
+        meta.get_string("general.architecture") != "llama")
+      return 0;
+    std::string role = role_of(tensor.name, plan_.facts).role;
+    if (role.ends_with(".bias")) role.resize(role.size() - 5);
+    if (role != "attn_q" && role != "attn_k") return 0;
+    const uint64_t heads = meta.get_uint(
+        role == "attn_q" ? "llama.attention.head_count" : "llama.attention.head_count_kv", UINT32_MAX);
+    const uint64_t rows = tensor.dims.size() == 1 ? tensor.k() : tensor.n();
+    if (heads == 0 || rows % (2 * heads) != 0)
+      throw Error("{}: tensor '{}' has {} rows, no even number for each of {} heads", meta.origin(),
+                  printable(tensor.name), rows, heads);
+    return static_cast<uint32_t>(heads);
   }
 
   const Model& model_;
@@ -141,8 +162,7 @@ QuantizePlan plan_quantize(const Model& model, Catalog& catalog, Recipe recipe, 
 std::vector<GgufTensor> result_tensors(const QuantizePlan& plan) {
   std::vector<GgufTensor> tensors;
   for (const TensorDecision& decision : plan.decisions)
-    tensors.push_back({decision.tensor->name, decision.to_qtype,
-                       decision.copied() ? decision.tensor->format : decision.to->name, decision.tensor->dims,
+    tensors.push_back({decision.tensor->name, decision.to_qtype, decision.to->name, decision.tensor->dims,
                        QuantGeometry{decision.to->block_elements, decision.to->block_bytes}});
   return tensors;
 }

@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/base/sha256.h"
+#include "core/quantize/source_rows.h"
 
 namespace apr {
 
@@ -44,6 +45,8 @@ Metadata result_metadata(const QuantizePlan& plan, const Provenance& provenance)
   Metadata meta = plan.model->meta;
   erase_keys(meta, kOwnKeys);
   erase_keys(meta, kImatrixKeys);
+  for (const TensorDecision& decision : plan.decisions)
+    if (decision.halves_of_heads != 0) meta.erase("apr.rope_pairs");
   // Readers take the number for a hint; a wrong one would be worse than none.
   meta.erase("general.file_type");
   if (plan.recipe.file_type) meta.set("general.file_type", uint64_t{*plan.recipe.file_type});
@@ -70,8 +73,8 @@ Metadata result_metadata(const QuantizePlan& plan, const Provenance& provenance)
   return meta;
 }
 
-QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path,
-                              ThreadPool& pool,
+QuantizeResult quantize_model(const QuantizePlan& plan, Catalog& catalog, const Metadata& meta,
+                              const std::string& path, ThreadPool& pool,
                               const std::function<void(const QuantizeProgress&)>& progress) {
   GgufWriter writer(path, meta, result_tensors(plan));
   QuantizeResult result{};
@@ -79,11 +82,14 @@ QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, co
   for (size_t i = 0; i < plan.decisions.size(); ++i) {
     const TensorDecision& decision = plan.decisions[i];
     const Tensor& tensor = *decision.tensor;
-    const MappedFile& file = *plan.model->files[tensor.part];
     progress({i, 0, read});
-    result.errors.push_back(convert_tensor(decision, file, pool, writer, [&](uint64_t elements) {
-      progress({i, elements, read + tensor.bytes * elements / std::max<uint64_t>(tensor.elements(), 1)});
-    }));
+    const SourceRows source = source_rows(decision, catalog);
+    const MappedFile* file =
+        source.tensor.part == kNoPart ? nullptr : plan.model->files[source.tensor.part].get();
+    result.errors.push_back(
+        convert_tensor(decision, source.tensor, file, pool, writer, [&](uint64_t elements) {
+          progress({i, elements, read + tensor.bytes * elements / std::max<uint64_t>(tensor.elements(), 1)});
+        }));
     read += tensor.bytes;
   }
   result.file_bytes = writer.file_bytes();

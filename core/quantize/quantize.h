@@ -42,7 +42,8 @@ struct QuantizeResult {
 
 // Writes path (atomic_file.h). progress is called between pieces on the calling thread, and throws to stop:
 // then nothing is left behind.
-QuantizeResult quantize_model(const QuantizePlan& plan, const Metadata& meta, const std::string& path,
-                              ThreadPool& pool, const std::function<void(const QuantizeProgress&)>& progress);
+QuantizeResult quantize_model(const QuantizePlan& plan, Catalog& catalog, const Metadata& meta,
+                              const std::string& path, ThreadPool& pool,
+                              const std::function<void(const QuantizeProgress&)>& progress);
 
 }  // namespace apr

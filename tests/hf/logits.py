@@ -1,0 +1,84 @@
+"""Hugging Face folders give the logits of the same model as a GGUF file, and GGUF files made from them do too.
+
+APRCTL is the program; APR_TEST_GOLDEN the folder of golden models. Exits with 77 without it.
+"""
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import folders
+
+APRCTL = os.environ["APRCTL"]
+GOLDEN = os.environ.get("APR_TEST_GOLDEN")
+if not GOLDEN:
+    print("skipped: APR_TEST_GOLDEN is not set")
+    sys.exit(77)
+PROMPT = "1,300,301,302,5,77,410,411,259,500,12,13,14,15,400,399,398,397,396,395,260,261,262,263"
+failures = 0
+
+
+def check(condition, what):
+    global failures
+    if not condition:
+        failures += 1
+        print("FAILED:", what)
+
+
+def aprctl(*args, code=0):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("APR_")}
+    done = subprocess.run([APRCTL, *args], capture_output=True, env=env, timeout=250)
+    text = done.stdout.decode() + done.stderr.decode()
+    check(done.returncode == code, f"aprctl {' '.join(args)}: exit {done.returncode}, expected {code}\n{text}")
+    return text
+
+
+def logits(model, scratch):
+    out = os.path.join(scratch, "logits.f32")
+    aprctl("logits", "-m", model, "--ids", PROMPT, "--out", out, "--precise")
+    return np.fromfile(out, np.float32).astype(np.float64)
+
+
+def nmse(a, b):
+    return math.inf if a.shape != b.shape else float(np.sum((a - b) ** 2) / np.sum(b**2))
+
+
+def near(a, b, bar, what):
+    error = nmse(a, b)
+    print(f"{what:<44} NMSE {error:.1e}")
+    check(error <= bar, f"{what}: NMSE {error}, bar {bar}")
+
+
+def same_model(scratch):
+    """Each architecture in each dtype, as one file and in parts, against GGUF and back."""
+    for golden in ("tiny-F32", "tiny-qwen2", "tiny-qwen3"):
+        for dtype in ("F32", "F16", "BF16"):
+            gguf = os.path.join(scratch, "model.gguf")
+            aprctl("quantize", os.path.join(GOLDEN, golden + ".gguf"), gguf, "--type", dtype.lower(), "--requantize")
+            source = folders.Gguf(gguf)
+            # GGUF keeps vectors in F32; with them in the model's dtype, as most folders have them, they are rounded.
+            cast, vectors = folders.plain(dtype), folders.plain(dtype if golden == "tiny-qwen3" else "F32")
+            folder = os.path.join(scratch, f"{golden}-{dtype}")
+            tensors = {name: (vectors if array.ndim == 1 else cast)(array) for name, array in folders.hf_tensors(source).items()}
+            folders.write_folder(folder, folders.hf_config(source), tensors, parts=3 if dtype == "F16" else 1)
+            bar = 1e-12 if vectors.dtype == "F32" else {"F16": 2e-6, "BF16": 1e-4}[dtype]
+            wanted = logits(gguf, scratch)
+            near(logits(folder, scratch), wanted, bar, f"{golden} {dtype}")
+            back = os.path.join(scratch, "back.gguf")
+            aprctl("quantize", folder, back, "--type", "f32")
+            near(logits(back, scratch), logits(folder, scratch), 1e-12, f"{golden} {dtype} -> GGUF")
+            rows = folders.Gguf(back).tensors
+            if dtype == "F32":
+                for name, array in source.tensors.items():
+                    check(np.array_equal(rows[name], array), f"{golden}: {name} is not what it was before it went to a folder and back")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        same_model(scratch)
+    print("failures:", failures)
+    sys.exit(1 if failures else 0)
