@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Everything that needs a GPU, in one call: correctness first, then the sanitizer, then speed; a short table last.
 
-usage: gpu_check.py BUNDLE --out DIR [--golden DIR] [--generate GEN_GGUF.PY] [--tests TEST_GPU] [--models DIR] [--seconds N]
+usage: gpu_check.py BUNDLE --out DIR [--golden DIR] [--generate GEN_GGUF.PY] [--tests TEST_GPU] [--sanitize-tests S] [--models DIR] [--seconds N]
 
 BUNDLE      what `./dev bundle` made
 --golden    golden models with their float64 logits (APR_TEST_GOLDEN of the tests)
 --generate  script that writes a GGUF of a published shape with random weights; without it nothing is timed
 --tests     the test_gpu program of the build
+--sanitize-tests S  run them under every tool of compute-sanitizer too, each at most S seconds
 --models    folder for the generated models, which stay there and are used again
 --seconds   stop starting new steps after this long
 
@@ -148,10 +149,48 @@ def gate(aprctl, scratch):
     row("gate, planted fault", code == 4 and wrong != text, f"exit {code}: " + (err.strip().splitlines() or [""])[0][:60])
 
 
-def sanitizer(aprctl, golden_folder, scratch):
+SANITIZERS = ["memcheck", "racecheck", "initcheck", "synccheck"]
+
+
+def find_sanitizer():
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not os.path.exists(tool):
         row("compute-sanitizer", False, "not on this machine")
+        return None
+    return tool
+
+
+def summary_of(text):
+    found = [line for line in text.splitlines() if "ERROR SUMMARY" in line or "RACECHECK SUMMARY" in line]
+    return (found or [text.strip()[-80:]])[-1].replace("=", "").strip()
+
+
+def suite(tests, env, out, seconds):
+    """The gpu suite under every sanitizer at once; kernels come from the cache that the plain run filled."""
+    tool = find_sanitizer()
+    if tool is None:
+        return
+
+    def check(mode):
+        path = os.path.join(out, f"suite-{mode}.txt")
+        with open(path, "w") as log:
+            try:
+                code = subprocess.run([tool, "--tool", mode, "--error-exitcode", "9", tests], env=env, stdout=log, stderr=subprocess.STDOUT,
+                                      timeout=seconds).returncode
+            except subprocess.TimeoutExpired:
+                code = 124
+        with open(path) as log:
+            text = log.read()
+        return code, f"exit {code}: {summary_of(text)}; " + " ".join(line for line in text.splitlines() if "assertions:" in line)[-70:]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for mode, (code, detail) in zip(SANITIZERS, pool.map(check, SANITIZERS)):
+            row(f"suite gpu, {mode}", code == 0, detail)
+
+
+def sanitizer(aprctl, golden_folder, scratch):
+    tool = find_sanitizer()
+    if tool is None:
         return
     model = os.path.join(golden_folder, "tiny-Q4_K_M.gguf")
 
@@ -160,13 +199,11 @@ def sanitizer(aprctl, golden_folder, scratch):
         results = []
         for extra in ([], ["--single"]):
             code, out, err = aprctl(*args, *extra, wrap=[tool, "--tool", mode, "--error-exitcode", "9"], timeout=150)
-            summary = [line for line in (out + err).splitlines() if "ERROR SUMMARY" in line or "RACECHECK SUMMARY" in line]
-            results.append((code, (summary or [err.strip()[-80:]])[-1].replace("=", "").strip()))
+            results.append((code, summary_of(out + err)))
         return results
 
-    modes = ["memcheck", "racecheck", "initcheck", "synccheck"]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for mode, results in zip(modes, pool.map(check, modes)):
+        for mode, results in zip(SANITIZERS, pool.map(check, SANITIZERS)):
             row(mode, all(code == 0 for code, _ in results), "; ".join(text for _, text in results))
 
 
@@ -192,6 +229,7 @@ def main():
     parser.add_argument("--generate")
     parser.add_argument("--tests")
     parser.add_argument("--models")
+    parser.add_argument("--sanitize-tests", type=float, metavar="SECONDS")
     parser.add_argument("--seconds", type=float, default=3600)
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
@@ -220,6 +258,8 @@ def main():
             code = subprocess.run([options.tests], env=env, stdout=log, stderr=subprocess.STDOUT).returncode
         with open(os.path.join(options.out, "test_gpu.txt")) as log:
             row("suite gpu", code == 0, " ".join(log.read().split()[-18:]))
+        if options.sanitize_tests:
+            suite(options.tests, env, options.out, options.sanitize_tests)
     for shape, qtype, _, least_pp, least_tg in MODELS:
         if (shape, qtype) in making:
             path, process = making[shape, qtype]
