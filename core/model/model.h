@@ -48,7 +48,8 @@ struct Model {
   Metadata meta;
   std::vector<Tensor> tensors;                     // in file order, names unique
   std::vector<std::shared_ptr<MappedFile>> files;  // the parts, in order; then config.json and the like
-  std::vector<std::shared_ptr<const std::vector<std::byte>>> made;  // data of tensors that are in no file
+  std::vector<std::shared_ptr<const std::vector<std::byte>>> made =
+      {};  // data of tensors that are in no file
 
   const Tensor* find(std::string_view name) const;     // null when there is none
   const Tensor& require(std::string_view name) const;  // throws apr::Error that names the tensor and the file
