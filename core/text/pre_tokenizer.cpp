@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include "core/base/error.h"
+#include "core/base/format.h"
 
 namespace apr {
 
@@ -19,7 +20,12 @@ std::string with_white_space_property(std::string_view expression) {
   for (size_t i = 0; i < expression.size(); ++i) {
     const char c = expression[i];
     if (c == '\\') {
-      const char next = expression[++i];
+      // A trailing backslash is the compiler's to refuse.
+      const char next = i + 1 < expression.size() ? expression[++i] : '\0';
+      if (next == '\0') {
+        out += '\\';
+        break;
+      }
       if (next == 's') {
         (in_class ? out : out += '[') += kMembers;
         if (!in_class) out += ']';
@@ -52,13 +58,15 @@ using MatchData = std::unique_ptr<pcre2_match_data, FreeMatchData>;
 }  // namespace
 
 struct PreTokenizer::Expression {
-  explicit Expression(const char* source) : text(with_white_space_property(source)) {
+  explicit Expression(std::string_view source) : text(with_white_space_property(source)) {
     int error = 0;
     PCRE2_SIZE at = 0;
     code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                          PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY | PCRE2_NO_AUTO_CAPTURE, &error, &at,
                          nullptr);
-    if (!code) throw Error("pre-tokenizer expression '{}', byte {}: {}", text, at, pcre_message(error));
+    if (!code)
+      throw Error("pre-tokenizer expression '{}', byte {}: {}", printable(text, 1024), at,
+                  pcre_message(error));
     // Where the system forbids writable code pages this fails and pcre2_match() interprets: slower, same
     // words.
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
@@ -102,6 +110,10 @@ void PreTokenizer::Expression::cut(std::string_view subject, size_t begin, size_
 
 PreTokenizer::PreTokenizer(const PreTokenizerSpec& spec) {
   for (const char* expression : spec.expressions)
+    expressions_.push_back(std::make_unique<Expression>(expression));
+}
+PreTokenizer::PreTokenizer(std::span<const std::string> expressions) {
+  for (const std::string& expression : expressions)
     expressions_.push_back(std::make_unique<Expression>(expression));
 }
 PreTokenizer::~PreTokenizer() = default;

@@ -28,6 +28,8 @@ const PreTokenizerSpec* find_pre_tokenizer(std::string_view name);
 class PreTokenizer {
  public:
   explicit PreTokenizer(const PreTokenizerSpec& spec);
+  // Throws apr::Error that shows the expression and the place where it is wrong.
+  explicit PreTokenizer(std::span<const std::string> expressions);
   ~PreTokenizer();
   PreTokenizer(const PreTokenizer&) = delete;
   PreTokenizer& operator=(const PreTokenizer&) = delete;

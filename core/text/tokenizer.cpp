@@ -5,6 +5,8 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/text/bpe.h"
+#include "core/text/char_bpe.h"
+#include "core/text/normalize.h"
 #include "core/text/pre_tokenizer.h"
 #include "core/text/spm.h"
 
@@ -12,6 +14,7 @@ namespace apr {
 
 namespace {
 
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁, U+2581
 constexpr size_t kMaxText = size_t{1} << 30;  // bytes; symbols are 32-bit and a space becomes three bytes
 
 // The end of the valid UTF-8 that begins at from.
@@ -29,12 +32,30 @@ size_t valid_until(std::string_view text, size_t from) {
   return from;
 }
 
+std::string with_space_prefix(SpacePrefix how, std::string_view text, bool at_start) {
+  bool wanted = false;
+  switch (how) {
+    case SpacePrefix::None:
+      break;
+    case SpacePrefix::Pieces:
+      wanted = true;
+      break;
+    case SpacePrefix::PiecesOnce:
+    case SpacePrefix::TextOnce:
+      wanted =
+          (at_start || how == SpacePrefix::PiecesOnce) && !text.starts_with(' ') && !text.starts_with(kSpace);
+      break;
+  }
+  std::string out;
+  out.reserve(text.size() + 1);
+  if (wanted) out += ' ';
+  return out += text;
+}
+
 class BpeTokenizer final : public Tokenizer {
  public:
   BpeTokenizer(Vocab vocab, const std::vector<std::string>& merges)
-      : Tokenizer(std::move(vocab)),
-        pre_(*find_pre_tokenizer(vocab_.pre)),
-        bpe_(vocab_, merges, vocab_.warnings) {}
+      : Tokenizer(std::move(vocab)), pre_(vocab_.expressions), bpe_(vocab_, merges, vocab_.warnings) {}
 
  protected:
   void encode_text(std::string_view text, bool, std::vector<int32_t>& out) const override {
@@ -67,23 +88,83 @@ class SpmTokenizer final : public Tokenizer {
   explicit SpmTokenizer(Vocab vocab) : Tokenizer(std::move(vocab)), spm_(vocab_) {}
 
  protected:
-  void encode_text(std::string_view text, bool first, std::vector<int32_t>& out) const override {
+  void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override {
     SpmEncoder::Scratch scratch;
-    if (first && vocab_.add_space_prefix) {
-      std::string prefixed;
-      prefixed.reserve(text.size() + 1);
-      (prefixed += ' ') += text;
-      spm_.encode(prefixed, scratch, out);
-    } else {
-      spm_.encode(text, scratch, out);
-    }
+    spm_.encode(with_space_prefix(vocab_.space_prefix, text, at_start), scratch, out);
   }
 
  private:
   SpmEncoder spm_;
 };
 
-bool is_white_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+class CharBpeTokenizer final : public Tokenizer {
+ public:
+  CharBpeTokenizer(Vocab vocab, const std::vector<std::string>& merges)
+      : Tokenizer(std::move(vocab)), bpe_(vocab_, merges) {}
+
+ protected:
+  void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override {
+    MergeScratch scratch;
+    std::string escaped;
+    for (const char c : with_space_prefix(vocab_.space_prefix, text, at_start)) {
+      if (c == ' ') {
+        escaped += kSpace;
+      } else {
+        escaped += c;
+      }
+    }
+    bpe_.encode(escaped, scratch, out);
+  }
+
+ private:
+  CharBpeEncoder bpe_;
+};
+
+// The length of the white space (Unicode's White_Space) that text begins with.
+size_t leading_space(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const std::string_view rest = text.substr(at);
+    const char c = rest.front();
+    if (c == ' ' || (c >= '\t' && c <= '\r')) {
+      at += 1;
+    } else if (rest.starts_with("\xC2\x85") || rest.starts_with("\xC2\xA0")) {
+      at += 2;
+    } else if (rest.starts_with("\xE1\x9A\x80") || rest.starts_with("\xE2\x81\x9F") ||
+               rest.starts_with("\xE3\x80\x80") ||
+               (rest.starts_with("\xE2\x80") && rest.size() > 2 &&
+                (static_cast<uint8_t>(rest[2]) <= 0x8A || rest[2] == '\xA8' || rest[2] == '\xA9' ||
+                 rest[2] == '\xAF'))) {
+      at += 3;
+    } else {
+      break;
+    }
+  }
+  return at;
+}
+
+// text without the white space that it ends with.
+std::string_view without_trailing_space(std::string_view text) {
+  for (size_t end = text.size(); end > 0;) {
+    // Back over one character.
+    size_t begin = end - 1;
+    while (begin > 0 && end - begin < 3 && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
+    if (leading_space(text.substr(begin, end - begin)) != end - begin) return text.substr(0, end);
+    end = begin;
+  }
+  return {};
+}
+
+// Runs that are no valid UTF-8 stay as they are.
+std::string normalized(std::string_view text, Normalizer how) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = valid_until(text, at);
+    out += normalize(text.substr(at, end - at), how);
+    for (at = end; at < text.size() && utf8_length(text.substr(at)) == 0; ++at) out += text[at];
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -136,7 +217,9 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextPiece> pieces,
     while (piece.special) {
       const SpecialMatcher::Match match = special_.find(piece.text, from);
       if (match.id < 0) break;
-      parts.back().text.append(piece.text, from, match.begin - from);
+      std::string& before = parts.back().text;
+      before.append(piece.text, from, match.begin - from);
+      if (vocab_.lstrip[static_cast<size_t>(match.id)]) before.resize(without_trailing_space(before).size());
       parts.back().special = match.id;
       parts.push_back({{}, -1});
       from = match.end;
@@ -147,20 +230,21 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextPiece> pieces,
   std::vector<int32_t> out;
   out.reserve(bytes / 3 + 8);
   if (options.add_bos && vocab_.add_bos) out.push_back(*vocab_.bos);
-  bool first = true;  // nothing or a special token comes before
+  bool at_start = true;
   const auto add_text = [&](std::string_view text) {
     if (text.empty()) return;
-    encode_text(text, first, out);
-    first = false;
+    if (vocab_.normalizer == Normalizer::None) {
+      encode_text(text, at_start, out);
+    } else {
+      encode_text(normalized(text, vocab_.normalizer), at_start, out);
+    }
+    at_start = false;
   };
   // Appends the token; returns where the text after it goes on.
   const auto add_special = [&](int32_t id, std::string_view text, size_t from) {
     out.push_back(id);
-    first = true;
-    if (vocab_.rstrip[static_cast<size_t>(id)]) {
-      while (from < text.size() && is_white_space(text[from])) ++from;
-    }
-    return from;
+    at_start = false;
+    return vocab_.rstrip[static_cast<size_t>(id)] ? from + leading_space(text.substr(from)) : from;
   };
   size_t from = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -168,7 +252,8 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextPiece> pieces,
     while (!user_defined_.empty()) {
       const SpecialMatcher::Match match = user_defined_.find(text, from);
       if (match.id < 0) break;
-      add_text(text.substr(from, match.begin - from));
+      const std::string_view before = text.substr(from, match.begin - from);
+      add_text(vocab_.lstrip[static_cast<size_t>(match.id)] ? without_trailing_space(before) : before);
       from = add_special(match.id, text, match.end);
     }
     add_text(text.substr(from));
@@ -186,7 +271,7 @@ void Tokenizer::append_decoded(int32_t id, bool render_special, bool& at_start, 
     return;
   }
   if (bytes.empty()) return;
-  if (at_start && vocab_.add_space_prefix && bytes.front() == ' ') bytes.remove_prefix(1);
+  if (at_start && vocab_.strip_first_space && bytes.front() == ' ') bytes.remove_prefix(1);
   at_start = false;
   out += bytes;
 }
@@ -202,6 +287,8 @@ std::unique_ptr<Tokenizer> make_tokenizer(const Metadata& meta) {
   Vocab vocab = load_vocab(meta);
   switch (vocab.kind) {
     case VocabKind::Spm:
+      if (meta.has(kSpmMergesKey))
+        return std::make_unique<CharBpeTokenizer>(std::move(vocab), meta.get_strings(kSpmMergesKey));
       return std::make_unique<SpmTokenizer>(std::move(vocab));
     case VocabKind::Bpe:
       return std::make_unique<BpeTokenizer>(std::move(vocab), meta.get_strings("tokenizer.ggml.merges"));

@@ -32,7 +32,7 @@ struct EncodeOptions {
 
 struct DecodeOptions {
   bool render_special = false;  // print Control and Unknown tokens' texts instead of nothing
-  // The tokens begin a text: the space that encoding put in front of it (Vocab::add_space_prefix) is taken
+  // The tokens begin a text: the space that encoding put in front of it (Vocab::strip_first_space) is taken
   // off again. False for the continuation of a text that was printed already.
   bool at_start = true;
 };
@@ -68,9 +68,9 @@ class Tokenizer {
 
  protected:
   explicit Tokenizer(Vocab vocab);
-  // Appends the tokens of text, which holds no special or user-defined tokens. first: nothing, or a special
-  // token, comes before it.
-  virtual void encode_text(std::string_view text, bool first, std::vector<int32_t>& out) const = 0;
+  // Appends the tokens of text, which holds no special or user-defined tokens and stands between two of them, or at an
+  // end. at_start: nothing comes before it.
+  virtual void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const = 0;
 
   Vocab vocab_;
 

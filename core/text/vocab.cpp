@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/base/error.h"
 #include "core/base/format.h"
@@ -109,7 +110,8 @@ VocabKind read_kind(const Metadata& meta) {
       meta.origin(), printable(model), what);
 }
 
-const PreTokenizerSpec& read_pre_tokenizer(const Metadata& meta, Vocab& vocab) {
+// The spec by its name; null: the file's own expressions. Fills Vocab::expressions.
+const PreTokenizerSpec* read_pre_tokenizer(const Metadata& meta, Vocab& vocab) {
   const std::optional<std::string> name = meta.find_string("tokenizer.ggml.pre");
   if (!name) {
     vocab.warnings.push_back(
@@ -119,8 +121,15 @@ const PreTokenizerSpec& read_pre_tokenizer(const Metadata& meta, Vocab& vocab) {
                     meta.origin()));
   }
   vocab.pre = name.value_or("default");
+  if (vocab.pre == kOwnExpressions) {
+    vocab.expressions = meta.get_strings("apr.tokenizer.expressions");
+    return nullptr;
+  }
   const PreTokenizerSpec* spec = find_pre_tokenizer(vocab.pre);
-  if (spec) return *spec;
+  if (spec) {
+    vocab.expressions.assign(spec->expressions.begin(), spec->expressions.end());
+    return spec;
+  }
   std::string known;
   for (const PreTokenizerSpec& family : pre_tokenizer_specs()) {
     for (const char* one : family.names) known += fmt::format("{}{}", known.empty() ? "" : ", ", one);
@@ -200,7 +209,44 @@ void read_special_ids(const Metadata& meta, const TokenIndex& index, Vocab& voca
   }
 }
 
-void mark_ends(const TokenIndex& index, bool typed, Vocab& vocab) {
+// Ids of tokens in one of this program's own keys; none where it is missing.
+std::vector<size_t> read_ids(const Metadata& meta, const char* key, const Vocab& vocab) {
+  std::vector<size_t> out;
+  if (!meta.has(key)) return out;
+  for (const int64_t id : meta.get_ints(key)) {
+    if (id < 0 || static_cast<uint64_t>(id) >= vocab.text.size())
+      throw Error("{}: {} has {}, but the vocabulary has {} tokens", meta.origin(), key, id,
+                  vocab.text.size());
+    out.push_back(static_cast<size_t>(id));
+  }
+  return out;
+}
+
+Normalizer read_normalizer(const Metadata& meta) {
+  const std::string name = meta.get_string_or("apr.tokenizer.normalizer", "none");
+  constexpr std::pair<std::string_view, Normalizer> kNames[] = {{"none", Normalizer::None},
+                                                                {"nfc", Normalizer::Nfc},
+                                                                {"nfd", Normalizer::Nfd},
+                                                                {"nfkc", Normalizer::Nfkc},
+                                                                {"nfkd", Normalizer::Nfkd}};
+  for (const auto& [known, normalizer] : kNames)
+    if (name == known) return normalizer;
+  throw Error("{}: apr.tokenizer.normalizer '{}' is unknown; known are none, nfc, nfd, nfkc and nfkd",
+              meta.origin(), printable(name));
+}
+
+SpacePrefix read_space_prefix(const Metadata& meta) {
+  const bool add = meta.get_bool_or("tokenizer.ggml.add_space_prefix", true);
+  const std::string how = meta.get_string_or("apr.tokenizer.space_prefix", "pieces");
+  if (!add) return SpacePrefix::None;
+  if (how == "pieces") return SpacePrefix::Pieces;
+  if (how == "pieces_once") return SpacePrefix::PiecesOnce;
+  if (how == "text_once") return SpacePrefix::TextOnce;
+  throw Error("{}: apr.tokenizer.space_prefix '{}' is unknown; known are pieces, pieces_once and text_once",
+              meta.origin(), printable(how));
+}
+
+void mark_ends(const TokenIndex& index, bool typed, const std::vector<size_t>& extra_ends, Vocab& vocab) {
   vocab.eog.assign(vocab.text.size(), 0);
   for (const std::optional<int32_t>& id : {vocab.eos, vocab.eot, vocab.eom}) {
     if (id) vocab.eog[static_cast<size_t>(*id)] = 1;
@@ -219,6 +265,7 @@ void mark_ends(const TokenIndex& index, bool typed, Vocab& vocab) {
     }
     vocab.eog[static_cast<size_t>(id)] = 1;
   }
+  for (const size_t id : extra_ends) vocab.eog[id] = 1;
   // In OpenAI's harmony format <|end|> ends a message, and <|return|> or <|call|> the answer; in Solar Open's
   // it is
   // <|flush|> or <|calls|>.
@@ -231,10 +278,13 @@ void mark_ends(const TokenIndex& index, bool typed, Vocab& vocab) {
   }
 }
 
-// Phi-3's special tokens swallow the white space after them (rstrip in its tokenizer.json). GGUF has no key
-// for it, so the model's name decides, as in llama.cpp.
-void mark_rstrip(const Metadata& meta, Vocab& vocab) {
+// Which special tokens swallow the white space beside them. GGUF has no key for it: this program's own say it where the
+// model came with a tokenizer.json, and Phi-3's (which swallow what follows) are known by its name, as in llama.cpp.
+void mark_strips(const Metadata& meta, Vocab& vocab) {
   vocab.rstrip.assign(vocab.text.size(), 0);
+  vocab.lstrip.assign(vocab.text.size(), 0);
+  for (const size_t id : read_ids(meta, "apr.tokenizer.rstrip_token_ids", vocab)) vocab.rstrip[id] = 1;
+  for (const size_t id : read_ids(meta, "apr.tokenizer.lstrip_token_ids", vocab)) vocab.lstrip[id] = 1;
   std::string name = meta.get_string_or("general.name", "");
   std::transform(name.begin(), name.end(), name.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
@@ -302,10 +352,13 @@ bool append_unlettered(std::string_view text, std::string& out) {
 }
 
 Vocab load_vocab(const Metadata& meta) {
+  // What could not be read when the model was opened is no obstacle to what needs no text.
+  if (const auto reason = meta.find_string("apr.tokenizer.error")) throw Error(*reason);
   Vocab vocab;
   vocab.origin = meta.origin();
   vocab.kind = read_kind(meta);
-  const PreTokenizerSpec* pre = vocab.kind == VocabKind::Bpe ? &read_pre_tokenizer(meta, vocab) : nullptr;
+  const PreTokenizerSpec* pre = vocab.kind == VocabKind::Bpe ? read_pre_tokenizer(meta, vocab) : nullptr;
+  vocab.normalizer = read_normalizer(meta);
 
   vocab.text = meta.get_strings("tokenizer.ggml.tokens");
   // Encoders use ids beyond the vocabulary for their own symbols, so they need room below 2^31.
@@ -326,8 +379,9 @@ Vocab load_vocab(const Metadata& meta) {
   read_types(meta, vocab);
   if (vocab.kind == VocabKind::Spm) read_scores(meta, vocab);
   read_special_ids(meta, index, vocab);
-  mark_ends(index, meta.has("tokenizer.ggml.token_type"), vocab);
-  mark_rstrip(meta, vocab);
+  mark_ends(index, meta.has("tokenizer.ggml.token_type"),
+            read_ids(meta, "apr.tokenizer.eog_token_ids", vocab), vocab);
+  mark_strips(meta, vocab);
 
   vocab.bytes.reserve(vocab.text.size());
   for (size_t i = 0; i < vocab.text.size(); ++i) vocab.bytes.push_back(decoded(vocab, i));
@@ -335,9 +389,12 @@ Vocab load_vocab(const Metadata& meta) {
   // Missing keys mean what llama.cpp takes them for.
   vocab.add_bos = meta.get_bool_or("tokenizer.ggml.add_bos_token", pre ? pre->add_bos : true);
   vocab.add_eos = meta.get_bool_or("tokenizer.ggml.add_eos_token", false);
-  vocab.add_space_prefix =
-      vocab.kind == VocabKind::Spm && meta.get_bool_or("tokenizer.ggml.add_space_prefix", true);
-  vocab.ignore_merges = pre && pre->ignore_merges;
+  vocab.space_prefix = vocab.kind == VocabKind::Spm ? read_space_prefix(meta) : SpacePrefix::None;
+  vocab.strip_first_space =
+      meta.get_bool_or("apr.tokenizer.strip_first_space", vocab.space_prefix != SpacePrefix::None);
+  vocab.space_splits = meta.get_bool_or("apr.tokenizer.space_splits", false);
+  vocab.fuse_unknown = meta.get_bool_or("apr.tokenizer.fuse_unknown", false);
+  vocab.ignore_merges = meta.get_bool_or("apr.tokenizer.ignore_merges", pre && pre->ignore_merges);
   if (vocab.add_bos && !vocab.bos) {
     if (meta.has("tokenizer.ggml.add_bos_token")) {
       throw Error("{}: tokenizer.ggml.add_bos_token is true, but there is no tokenizer.ggml.bos_token_id",

@@ -29,10 +29,23 @@ enum class VocabKind {
   Bpe,  // "gpt2": byte-level BPE, merges by rank inside the words that a pre-tokenizer cuts
 };
 
+// Which text gets a space in front (Spm).
+enum class SpacePrefix {
+  None,
+  Pieces,      // every piece: the text's beginning, and what follows a special or user-defined token
+  PiecesOnce,  // the same, but for a piece that begins with a space
+  TextOnce,    // only the text's beginning, unless it begins with a space or a token
+};
+
+enum class Normalizer { None, Nfc, Nfd, Nfkc, Nfkd };
+
 struct Vocab {
   std::string origin;  // the model file's name, for errors
   VocabKind kind;
-  std::string pre;  // Bpe: name of the pre-tokenizer, known to find_pre_tokenizer(); Spm: empty
+  std::string
+      pre;  // Bpe: name of the pre-tokenizer, known to find_pre_tokenizer(), or kOwnExpressions; Spm: empty
+  std::vector<std::string> expressions;  // Bpe: of the pre-tokenizer, in order
+  Normalizer normalizer;                 // of text between special and user-defined tokens
 
   // Indexed by token id; all of one length, at least 1.
   std::vector<std::string>
@@ -43,12 +56,16 @@ struct Vocab {
   std::vector<float> score;     // Spm only, else empty; larger merges first
   std::vector<uint8_t> eog;     // 1: ends generation
   std::vector<uint8_t> rstrip;  // 1: swallows white space that follows it in a text
+  std::vector<uint8_t> lstrip;  // 1: ... that comes before it
 
   std::optional<int32_t> bos, eos, eot, eom, unk, pad;
-  bool add_bos;           // encoding for a model begins with bos
-  bool add_eos;           // ... and ends with eos
-  bool add_space_prefix;  // Spm: text at the beginning, or after a special token, gets a space in front
-  bool ignore_merges;     // Bpe: a word that is a token is that token, whatever the merges say
+  bool add_bos;              // encoding for a model begins with bos
+  bool add_eos;              // ... and ends with eos
+  SpacePrefix space_prefix;  // Spm
+  bool strip_first_space;    // Spm: decoding takes one space off the beginning
+  bool space_splits;         // Spm with merges: no merge crosses the beginning of a ▁
+  bool fuse_unknown;         // Spm with merges: unknown characters side by side are one unknown token
+  bool ignore_merges;  // Bpe, Spm with merges: a word that is a token is that token, whatever the merges say
 
   std::string chat_template;          // Jinja source, empty when the file has none
   std::vector<std::string> warnings;  // one line each: what is odd in the file and what was assumed
@@ -63,6 +80,11 @@ struct Vocab {
   // The byte that a token of type Byte stands for.
   uint8_t byte_value(int32_t id) const { return static_cast<uint8_t>(bytes[static_cast<size_t>(id)][0]); }
 };
+
+// tokenizer.ggml.pre of a file whose apr.tokenizer.expressions are its own: no reader that would cut otherwise knows it.
+constexpr std::string_view kOwnExpressions = "apr.expressions";
+// Spm: merges in their order, "left right", where a file has them (Hugging Face's do): they decide instead of scores.
+constexpr std::string_view kSpmMergesKey = "apr.tokenizer.merges";
 
 // Throws apr::Error that names the key and the file: no or an unsupported tokenizer.ggml.model, an unknown
 // tokenizer.ggml.pre, arrays of different lengths, ids outside the vocabulary, duplicate tokens.

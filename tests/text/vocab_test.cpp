@@ -29,7 +29,7 @@ TEST_CASE("a SentencePiece vocabulary is read with its defaults") {
   CHECK_FALSE(vocab.eot.has_value());
   CHECK(vocab.add_bos);
   CHECK_FALSE(vocab.add_eos);
-  CHECK(vocab.add_space_prefix);
+  CHECK(vocab.space_prefix == SpacePrefix::Pieces);
   CHECK(vocab.bytes[259] == " a");
   CHECK(vocab.bytes[3 + 0x0A] == "\n");
   CHECK(vocab.bytes[3] == std::string(1, '\0'));
@@ -64,7 +64,7 @@ TEST_CASE("keys override the defaults") {
   const Vocab vocab = load_vocab(meta);
   CHECK_FALSE(vocab.add_bos);
   CHECK(vocab.add_eos);
-  CHECK_FALSE(vocab.add_space_prefix);
+  CHECK(vocab.space_prefix == SpacePrefix::None);
   CHECK(vocab.eog[7] == 1);
   CHECK(vocab.eog[8] == 1);
   CHECK(vocab.pad == 0);
