@@ -13,6 +13,8 @@
 #include "core/hf/names.h"
 #include "core/hf/open_model.h"
 #include "core/hf/scales.h"
+#include "core/hf/special_tokens.h"
+#include "core/hf/tokenizer_json.h"
 #include "core/model/safetensors.h"
 #include "core/model/strict_json.h"
 
@@ -48,7 +50,8 @@ class Folder {
     std::error_code ignored;
     folder_ = fs::is_directory(given, ignored) ? given : given.parent_path();
     weight_files_ = find_weight_files(given);
-    config_ = read_hf_config(read("config.json"), (folder_ / "config.json").string());
+    json_ = read("config.json");
+    config_ = read_hf_config(json_, (folder_ / "config.json").string());
   }
 
   Model open() {
@@ -61,6 +64,7 @@ class Folder {
     for (const HfTensorName& wanted : hf_tensor_names(config_)) add(wanted);
     report_unused();
     add_rope_factors();
+    add_tokenizer();
     for (auto& file : other_files_) model_.files.push_back(std::move(file));
     return std::move(model_);
   }
@@ -194,7 +198,45 @@ class Folder {
     model_.made.push_back(std::move(bytes));
   }
 
+  json read_if_there(const char* name) {
+    std::error_code ignored;
+    return fs::exists(folder_ / name, ignored) ? read(name) : json();
+  }
+
+  // A model whose text cannot be tokenised still computes logits: the reason is told, and again by whoever needs text.
+  void add_tokenizer() {
+    Metadata with = model_.meta;
+    try {
+      const std::string origin = (folder_ / "tokenizer.json").string();
+      std::error_code ignored;
+      if (!fs::exists(folder_ / "tokenizer.json", ignored))
+        throw Error("{}: no such file: without it text cannot become tokens (tokenizer.model is not read)",
+                    origin);
+      read_tokenizer_json(read("tokenizer.json"), origin, config_.vocab, with);
+      const json generation = read_if_there("generation_config.json"),
+                 tokenizer = read_if_there("tokenizer_config.json");
+      const auto part = [&](const json& content, const char* name) {
+        return JsonPart(content, (folder_ / name).string() + ": ");
+      };
+      HfTokenFiles files{part(json_, "config.json"),
+                         part(generation, "generation_config.json"),
+                         part(tokenizer, "tokenizer_config.json"),
+                         {}};
+      if (fs::exists(folder_ / "chat_template.jinja", ignored)) {
+        auto file = MappedFile::open((folder_ / "chat_template.jinja").string());
+        files.chat_template.assign(reinterpret_cast<const char*>(file->data()), file->size());
+        other_files_.push_back(std::move(file));
+      }
+      add_special_tokens(files, with);
+      model_.meta = std::move(with);
+    } catch (const Error& e) {
+      log_warning("{}", e.what());
+      model_.meta.add("apr.tokenizer.error", std::string(e.what()));
+    }
+  }
+
   fs::path folder_;
+  json json_;                                             // config.json
   std::map<std::string, std::string> index_;              // tensor -> file, where there are several
   std::vector<std::shared_ptr<MappedFile>> other_files_;  // config.json and the like
   std::vector<fs::path> weight_files_;

@@ -58,7 +58,9 @@ class BpeTokenizer final : public Tokenizer {
       : Tokenizer(std::move(vocab)), pre_(vocab_.expressions), bpe_(vocab_, merges, vocab_.warnings) {}
 
  protected:
-  void encode_text(std::string_view text, bool, std::vector<int32_t>& out) const override {
+  void encode_text(std::string_view given, bool at_start, std::vector<int32_t>& out) const override {
+    const std::string prefixed = with_space_prefix(vocab_.space_prefix, given, at_start);
+    const std::string_view text = prefixed;
     BpeEncoder::Scratch scratch;
     std::vector<size_t> ends;
     size_t at = 0;

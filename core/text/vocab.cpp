@@ -389,7 +389,9 @@ Vocab load_vocab(const Metadata& meta) {
   // Missing keys mean what llama.cpp takes them for.
   vocab.add_bos = meta.get_bool_or("tokenizer.ggml.add_bos_token", pre ? pre->add_bos : true);
   vocab.add_eos = meta.get_bool_or("tokenizer.ggml.add_eos_token", false);
-  vocab.space_prefix = vocab.kind == VocabKind::Spm ? read_space_prefix(meta) : SpacePrefix::None;
+  vocab.space_prefix = vocab.kind == VocabKind::Spm || meta.has("apr.tokenizer.space_prefix")
+                           ? read_space_prefix(meta)
+                           : SpacePrefix::None;
   vocab.strip_first_space =
       meta.get_bool_or("apr.tokenizer.strip_first_space", vocab.space_prefix != SpacePrefix::None);
   vocab.space_splits = meta.get_bool_or("apr.tokenizer.space_splits", false);
