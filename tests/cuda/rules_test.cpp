@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <filesystem>
 
+#include "core/profile/select.h"
 #include "tests/cuda/support/harness.h"
 #include "tests/cuda/support/tiny_plan.h"
 
@@ -212,4 +214,21 @@ TEST_CASE("candidates are built together and compared with the session's own ker
   // The session goes on, from empty sequences.
   const auto after = session.feed(tokens);
   CHECK(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)) == 0);
+}
+
+TEST_CASE("profiles that ship name kernels and parameters that there are") {
+  const auto templates = apr::kernel_templates(cuda_backend(), {});
+  uint32_t rules = 0;
+  for (const auto& file : std::filesystem::directory_iterator(APR_TEST_PROFILES)) {
+    if (file.path().extension() != ".toml") continue;
+    CAPTURE(file.path().string());
+    const apr::Profile profile = apr::read_profile(file.path().string());
+    if (profile.backend != "cuda") continue;
+    // As on the machine that it was tuned on.
+    const apr::ProfileStamp here = profile.stamp.value_or(apr::ProfileStamp{});
+    const auto in_force = apr::put_in_force(profile, {}, "cuda", templates, here);
+    CHECK(in_force.stamp_differences.empty());
+    rules += in_force.rules->size();
+  }
+  CHECK(rules > 0);
 }
