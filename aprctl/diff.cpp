@@ -19,6 +19,7 @@
 #include "core/base/log.h"
 #include "core/base/thread_pool.h"
 #include "core/compare/verdict.h"
+#include "core/quantize/source_rows.h"
 
 namespace apr::ctl {
 namespace {
@@ -95,8 +96,12 @@ void print_rows(const std::vector<Row>& rows, const char* what, uint32_t top_k) 
 // ---- models
 // ------------------------------------------------------------------------------------------------------------
 
-Row tensor_row(const std::string& name, const Tensor& a, const Tensor& b, Catalog& catalog,
-               std::optional<double> bound, ThreadPool& pool) {
+Row tensor_row(const std::string& name, const Model& model_a, const Tensor& given_a, const Model& model_b,
+               const Tensor& given_b, Catalog& catalog, std::optional<double> bound, ThreadPool& pool) {
+  // The same order of rows, whatever container they come from.
+  const SourceRows rows_a = source_rows(model_a, given_a, catalog),
+                   rows_b = source_rows(model_b, given_b, catalog);
+  const Tensor &a = rows_a.tensor, &b = rows_b.tensor;
   Row row;
   row.what = name;
   if (a.dims != b.dims) {
@@ -117,7 +122,7 @@ std::vector<Row> diff_models(const Model& a, const Model& b, Catalog& catalog, s
   std::vector<Row> rows;
   for (const Tensor& tensor : a.tensors) {
     if (const Tensor* other = b.find(tensor.name)) {
-      rows.push_back(tensor_row(tensor.name, tensor, *other, catalog, bound, pool));
+      rows.push_back(tensor_row(tensor.name, a, tensor, b, *other, catalog, bound, pool));
     } else {
       rows.push_back({tensor.name, "only in A", 0, 0, "", {}, {}});
     }
@@ -317,7 +322,7 @@ int diff_main(const Arguments& args) {
     }
     case SourceKind::Tensor: {
       Catalog catalog(PluginOptions::search_paths(line, probes));
-      rows = {tensor_row(a.tensor->name, *a.tensor, *b.tensor, catalog, bound, pool)};
+      rows = {tensor_row(a.tensor->name, *a.model, *a.tensor, *b.model, *b.tensor, catalog, bound, pool)};
       what = "tensor";
       break;
     }

@@ -9,6 +9,7 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/compare/measure.h"
+#include "core/hf/open_model.h"
 
 namespace apr::ctl {
 
@@ -65,6 +66,10 @@ fs::path dump_of(const std::string& name) {
 
 Source open_source(const std::string& name) {
   std::error_code failure;
+  const bool hugging_face =
+      fs::exists(fs::path(name) / "config.json", failure) || name.ends_with(".safetensors");
+  if (hugging_face)
+    return {SourceKind::Model, name, std::make_shared<Model>(open_model(name)), nullptr, name};
   if (fs::is_directory(name, failure)) return {SourceKind::Dump, name, nullptr, nullptr, dump_of(name)};
   if (fs::exists(name, failure)) {
     if (begins_as_a_model(name))
@@ -75,8 +80,8 @@ Source open_source(const std::string& name) {
   for (size_t colon = name.rfind(':'); colon != std::string::npos && colon > 0;
        colon = name.rfind(':', colon - 1)) {
     const std::string file = name.substr(0, colon);
-    if (!fs::is_regular_file(file, failure)) continue;
-    auto model = std::make_shared<Model>(open_gguf(file));
+    if (!fs::exists(file, failure)) continue;
+    auto model = std::make_shared<Model>(open_model(file));
     const Tensor& tensor = model->require(name.substr(colon + 1));
     return {SourceKind::Tensor, name, model, &tensor, file};
   }

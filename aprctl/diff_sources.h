@@ -26,8 +26,8 @@ struct Source {
   std::filesystem::path path;          // Dump: <dump>/<backend>; Logits: the file
 };
 
-// A folder is a dump (of one backend, or named down to it: dump/cpu), MODEL:TENSOR a tensor, a file that
-// begins as a model does a model, and any other file raw float32. Throws apr::Error that says what was looked
+// A folder with config.json is a model, another one a dump (of one backend, or named down to it: dump/cpu), MODEL:TENSOR
+// a tensor, a file that begins as a model does a model, and any other file raw float32. Throws apr::Error that says what was looked
 // for.
 Source open_source(const std::string& name);
 

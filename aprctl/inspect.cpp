@@ -1,6 +1,7 @@
 // `aprctl inspect`: what a model file says of itself, and how its weights are packed. Opens the file, never the weights.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -73,11 +74,22 @@ std::string shape_text(const Tensor& tensor) {
   return text;
 }
 
+// In the order in which sha256() reads them.
+std::vector<std::string> file_names(const Model& model) {
+  std::vector<std::string> names;
+  for (const auto& file : model.files)
+    names.push_back(printable(std::filesystem::path(file->path()).filename().string(), kLongPath));
+  return names;
+}
+
 ordered_json report_json(const Model& model, const std::string& path, bool full, bool sha256) {
   ordered_json out;
   out["file"] = path;
   out["parts"] = model.files.size();
-  if (sha256) out["sha256"] = model.sha256();
+  if (sha256) {
+    out["sha256"] = model.sha256();
+    out["sha256_of"] = file_names(model);
+  }
   out["architecture"] = model.meta.find_string("general.architecture").value_or("");
   out["name"] = printable(model.meta.find_string("general.name").value_or(""));
   out["license"] = printable(model.meta.find_string("general.license").value_or(""));
@@ -99,7 +111,7 @@ ordered_json report_json(const Model& model, const std::string& path, bool full,
                               {"n", tensor.n()},
                               {"k", tensor.k()},
                               {"bytes", tensor.bytes},
-                              {"part", tensor.part}});
+                              {"part", tensor.part == kNoPart ? ordered_json() : ordered_json(tensor.part)}});
   }
   return out;
 }
@@ -109,13 +121,15 @@ void print_report(const Model& model, const std::string& path, bool sha256) {
     return printable(model.meta.find_string(key).value_or("not stated"));
   };
   fmt::print("file          {}\n", path);
-  if (model.files.size() > 1) fmt::print("parts         {}\n", model.files.size());
+  if (model.files.size() > 1) fmt::print("files         {}\n", joined(file_names(model), "\n              "));
   fmt::print("architecture  {}\nname          {}\nlicence       {}\n", text("general.architecture"),
              text("general.name"), text("general.license"));
   fmt::print("parameters    {} ({})\n", human_count(model.parameters()), model.parameters());
   fmt::print("weights       {}, {:.3f} bits per weight\n", human_bytes(model.weight_bytes()),
              bits_per_weight(model.weight_bytes(), model.parameters()));
-  if (sha256) fmt::print("sha256        {}\n", model.sha256());
+  if (sha256)
+    fmt::print("sha256        {}{}\n", model.sha256(),
+               model.files.size() > 1 ? "\n              (of these files, one after the other)" : "");
 
   fmt::print("\n{:<12} {:>8} {:>14} {:>12} {:>7}\n", "format", "tensors", "weights", "size", "bpw");
   for (const auto& [format, use] : histogram(model)) {
@@ -148,7 +162,7 @@ int inspect_main(const Arguments& args) {
   ModelOptions::add(line);
   line.options().add_options()("json", po::bool_switch(), "print JSON")(
       "full", po::bool_switch(), "with --json: all elements of long arrays")(
-      "sha256", po::bool_switch(), "hash the whole file (seconds per gigabyte)");
+      "sha256", po::bool_switch(), "hash all files of the model (seconds per gigabyte)");
   if (!line.parse(args)) return kExitOk;
 
   const std::string path = ModelOptions::path(line);

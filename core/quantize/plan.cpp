@@ -36,7 +36,6 @@ class Planner {
     decision.tensor = &tensor;
     decision.from = tensor.scales ? &packed_format(tensor, catalog_)
                                   : &catalog_.format(tensor.qtype, tensor.format, tensor.name);
-    decision.halves_of_heads = halves_of_heads(tensor);
     std::string type = plan_.recipe.vectors;
     decision.why = "vectors";
     if (tensor.dims.size() > 1) {
@@ -88,24 +87,6 @@ class Planner {
                     model_.meta.origin(), printable(tensor.name), decision.why, decision.fallback);
       type = *next;
     }
-  }
-
-  // GGUF's Llama has the rows of q and k in adjacent pairs; its other architectures keep the halves.
-  uint32_t halves_of_heads(const Tensor& tensor) const {
-    const Metadata& meta = model_.meta;
-    if (meta.get_string_or("apr.rope_pairs", "adjacent") != "halves" ||
-        meta.get_string("general.architecture") != "llama")
-      return 0;
-    std::string role = role_of(tensor.name, plan_.facts).role;
-    if (role.ends_with(".bias")) role.resize(role.size() - 5);
-    if (role != "attn_q" && role != "attn_k") return 0;
-    const uint64_t heads = meta.get_uint(
-        role == "attn_q" ? "llama.attention.head_count" : "llama.attention.head_count_kv", UINT32_MAX);
-    const uint64_t rows = tensor.dims.size() == 1 ? tensor.k() : tensor.n();
-    if (heads == 0 || rows % (2 * heads) != 0)
-      throw Error("{}: tensor '{}' has {} rows, no even number for each of {} heads", meta.origin(),
-                  printable(tensor.name), rows, heads);
-    return static_cast<uint32_t>(heads);
   }
 
   const Model& model_;

@@ -25,7 +25,6 @@ struct TensorDecision {
   uint64_t bytes;        // packed, in the result
   // The same format, or to be kept: the bytes go over as they are.
   bool copied() const { return from == to; }
-  uint32_t halves_of_heads = 0;  // heads of a Llama's q or k whose rows are to be put into adjacent pairs
   const std::vector<float>* importance = nullptr;  // [K] or [experts][K]; null: every column counts the same
 };
 

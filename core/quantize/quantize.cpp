@@ -45,8 +45,9 @@ Metadata result_metadata(const QuantizePlan& plan, const Provenance& provenance)
   Metadata meta = plan.model->meta;
   erase_keys(meta, kOwnKeys);
   erase_keys(meta, kImatrixKeys);
-  for (const TensorDecision& decision : plan.decisions)
-    if (decision.halves_of_heads != 0) meta.erase("apr.rope_pairs");
+  // source_rows() puts a Llama's rows into the order that needs no word.
+  for (const Tensor& tensor : plan.model->tensors)
+    if (halves_of_heads(*plan.model, tensor) != 0) meta.erase("apr.rope_pairs");
   // Readers take the number for a hint; a wrong one would be worse than none.
   meta.erase("general.file_type");
   if (plan.recipe.file_type) meta.set("general.file_type", uint64_t{*plan.recipe.file_type});
@@ -83,7 +84,7 @@ QuantizeResult quantize_model(const QuantizePlan& plan, Catalog& catalog, const 
     const TensorDecision& decision = plan.decisions[i];
     const Tensor& tensor = *decision.tensor;
     progress({i, 0, read});
-    const SourceRows source = source_rows(decision, catalog);
+    const SourceRows source = source_rows(*plan.model, tensor, catalog);
     const MappedFile* file =
         source.tensor.part == kNoPart ? nullptr : plan.model->files[source.tensor.part].get();
     result.errors.push_back(

@@ -1,7 +1,10 @@
 #include "core/quantize/source_rows.h"
 
 #include <cstring>
+#include <string_view>
 
+#include "core/base/error.h"
+#include "core/base/format.h"
 #include "core/plan/pack_scaled.h"
 
 namespace apr {
@@ -24,8 +27,26 @@ std::vector<std::byte> adjacent_pairs(const std::byte* rows, uint64_t bytes, uin
 
 }  // namespace
 
-SourceRows source_rows(const TensorDecision& decision, Catalog& catalog) {
-  SourceRows source{*decision.tensor, nullptr};
+uint32_t halves_of_heads(const Model& model, const Tensor& tensor) {
+  const Metadata& meta = model.meta;
+  if (meta.get_string_or("apr.rope_pairs", "adjacent") != "halves" ||
+      meta.get_string("general.architecture") != "llama")
+    return 0;
+  const std::string_view name = tensor.name;
+  const bool q = name.ends_with(".attn_q.weight") || name.ends_with(".attn_q.bias"),
+             k = name.ends_with(".attn_k.weight") || name.ends_with(".attn_k.bias");
+  if (!q && !k) return 0;
+  const uint64_t heads =
+      meta.get_uint(q ? "llama.attention.head_count" : "llama.attention.head_count_kv", UINT32_MAX);
+  const uint64_t rows = tensor.dims.size() == 1 ? tensor.k() : tensor.n();
+  if (heads == 0 || rows % (2 * heads) != 0)
+    throw Error("{}: tensor '{}' has {} rows, no even number for each of {} heads", meta.origin(),
+                printable(name), rows, heads);
+  return static_cast<uint32_t>(heads);
+}
+
+SourceRows source_rows(const Model& model, const Tensor& original, Catalog& catalog) {
+  SourceRows source{original, nullptr};
   Tensor& tensor = source.tensor;
   const auto take = [&](std::vector<std::byte> bytes) {
     source.made = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
@@ -33,12 +54,17 @@ SourceRows source_rows(const TensorDecision& decision, Catalog& catalog) {
     tensor.bytes = source.made->size();
     tensor.part = kNoPart;
   };
-  if (tensor.scales) take(pack_scaled(tensor, catalog).bytes);
-  tensor.scales.reset();
-  if (decision.halves_of_heads != 0) {
+  if (tensor.scales) {
+    PackedRows packed = pack_scaled(tensor, catalog);
+    tensor.format = packed.format->name;
+    tensor.qtype = parse_qtype(tensor.format).value_or(WeightQuantType::Extension);
+    tensor.scales.reset();
+    take(std::move(packed.bytes));
+  }
+  if (const uint32_t heads = halves_of_heads(model, original)) {
     // A bias is one row of single elements: they are what is permuted.
     const uint64_t n = tensor.dims.size() == 1 ? tensor.k() : tensor.n();
-    take(adjacent_pairs(tensor.data, tensor.bytes, n, decision.halves_of_heads));
+    take(adjacent_pairs(tensor.data, tensor.bytes, n, heads));
   }
   return source;
 }

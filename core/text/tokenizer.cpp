@@ -32,7 +32,8 @@ size_t valid_until(std::string_view text, size_t from) {
   return from;
 }
 
-std::string with_space_prefix(SpacePrefix how, std::string_view text, bool at_start) {
+std::string with_space_prefix(const Vocab& vocab, std::string_view text, bool at_start) {
+  const SpacePrefix how = vocab.space_prefix;
   bool wanted = false;
   switch (how) {
     case SpacePrefix::None:
@@ -59,7 +60,7 @@ class BpeTokenizer final : public Tokenizer {
 
  protected:
   void encode_text(std::string_view given, bool at_start, std::vector<int32_t>& out) const override {
-    const std::string prefixed = with_space_prefix(vocab_.space_prefix, given, at_start);
+    const std::string prefixed = with_space_prefix(vocab_, given, at_start);
     const std::string_view text = prefixed;
     BpeEncoder::Scratch scratch;
     std::vector<size_t> ends;
@@ -92,7 +93,7 @@ class SpmTokenizer final : public Tokenizer {
  protected:
   void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override {
     SpmEncoder::Scratch scratch;
-    spm_.encode(with_space_prefix(vocab_.space_prefix, text, at_start), scratch, out);
+    spm_.encode(with_space_prefix(vocab_, text, at_start), scratch, out);
   }
 
  private:
@@ -108,7 +109,7 @@ class CharBpeTokenizer final : public Tokenizer {
   void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override {
     MergeScratch scratch;
     std::string escaped;
-    for (const char c : with_space_prefix(vocab_.space_prefix, text, at_start)) {
+    for (const char c : with_space_prefix(vocab_, text, at_start)) {
       if (c == ' ') {
         escaped += kSpace;
       } else {

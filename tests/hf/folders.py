@@ -159,14 +159,81 @@ def hf_config(gguf):
             "torch_dtype": "bfloat16", "use_cache": True}
 
 
-def write_folder(folder, config, tensors, parts=1, tokenizer=None):
-    """tensors: name -> (dtype, array, shape). With several parts, an index is written."""
+QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def tokenizer_files(gguf):
+    """tokenizer.json and tokenizer_config.json of a byte-level vocabulary that cuts words as Qwen2 does."""
+    meta = gguf.meta
+    assert meta["tokenizer.ggml.model"] == "gpt2" and meta["tokenizer.ggml.pre"] == "qwen2"
+    tokens, types = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    bos = meta["tokenizer.ggml.bos_token_id"]
+    template = {"type": "TemplateProcessing", "pair": [],
+                "single": [{"SpecialToken": {"id": tokens[bos], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}}}
+    file = {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+                              "special": kind == 3} for i, (t, kind) in enumerate(zip(tokens, types)) if kind in (3, 4)],
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}, byte_level]},
+            "post_processor": template, "decoder": byte_level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+                      "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": {t: i for i, (t, kind) in enumerate(zip(tokens, types)) if kind == 1},
+                      "merges": meta["tokenizer.ggml.merges"]}}
+    config = {"bos_token": tokens[bos], "eos_token": tokens[meta["tokenizer.ggml.eos_token_id"]], "add_bos_token": True,
+              "chat_template": meta["tokenizer.chat_template"], "tokenizer_class": "PreTrainedTokenizerFast"}
+    return {"tokenizer.json": file, "tokenizer_config.json": config,
+            "generation_config.json": {"eos_token_id": [meta["tokenizer.ggml.eos_token_id"], meta["tokenizer.ggml.eot_token_id"]]}}
+
+
+def fp8(scales):
+    """array -> (codes, scale) with scales for each "tensor", "row" or "block" (128 x 128), and what they stand for."""
+    def split(w):
+        n, k = w.shape
+        rows, columns = {"tensor": (n, k), "row": (1, k), "block": (128, 128)}[scales]
+        padded = np.zeros((-(-n // rows) * rows, -(-k // columns) * columns), np.float32)
+        padded[:n, :k] = w
+        blocks = padded.reshape(padded.shape[0] // rows, rows, padded.shape[1] // columns, columns)
+        scale = np.maximum(np.abs(blocks).max(axis=(1, 3), keepdims=True) / 448, 1e-12).astype(np.float32)
+        codes = e4m3(blocks / scale)
+        values = (e4m3_value(codes).astype(np.float32) * scale).astype(np.float32)
+        join = lambda b: b.reshape(padded.shape)[:n, :k]
+        return join(codes), scale.reshape(scale.shape[0], scale.shape[2]), join(values)
+
+    return split
+
+
+def fp8_tensors(tensors, scales):
+    """Matrices of the layers in 8-bit floats; beside it the same values in float32, and quantization_config."""
+    packed, values = {}, {}
+    for name, array in tensors.items():
+        if not name.endswith("_proj.weight"):
+            packed[name] = values[name] = plain("F32")(array)
+            continue
+        codes, scale, value = fp8(scales)(array)
+        packed[name] = ("F8_E4M3", codes, codes.shape)
+        values[name] = plain("F32")(value)
+        if scales == "block":
+            packed[name + "_scale_inv"] = plain("F32")(scale)
+        else:
+            packed[name + "_scale"] = ("F32", scale, ()) if scales == "tensor" else plain("BF16")(scale)
+            if scales == "row":  # rounded scales stand for other values
+                rounded = (bf16(scale).astype(np.uint32) << 16).view(np.float32)
+                values[name] = plain("F32")(e4m3_value(codes).astype(np.float32) * rounded)
+    config = ({"quant_method": "fp8", "weight_block_size": [128, 128]} if scales == "block"
+              else {"quant_method": "compressed-tensors", "format": "float-quantized"})
+    return packed, values, config
+
+
+def write_folder(folder, config, tensors, parts=1, files=None):
+    """tensors: name -> (dtype, array, shape). With several parts, an index is written. files: name -> JSON."""
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(config, f)
-    if tokenizer:
-        with open(os.path.join(folder, "tokenizer.json"), "w") as f:
-            json.dump(tokenizer, f)
+    for name, content in ({"config.json": config} | (files or {})).items():
+        with open(os.path.join(folder, name), "w") as f:
+            json.dump(content, f)
     if parts == 1:
         write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
         return

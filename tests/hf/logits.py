@@ -32,9 +32,9 @@ def check(condition, what):
 def aprctl(*args, code=0):
     env = {k: v for k, v in os.environ.items() if not k.startswith("APR_")}
     done = subprocess.run([APRCTL, *args], capture_output=True, env=env, timeout=250)
-    text = done.stdout.decode() + done.stderr.decode()
-    check(done.returncode == code, f"aprctl {' '.join(args)}: exit {done.returncode}, expected {code}\n{text}")
-    return text
+    out, err = done.stdout.decode(), done.stderr.decode()
+    check(done.returncode == code, f"aprctl {' '.join(args)}: exit {done.returncode}, expected {code}\n{out}{err}")
+    return out
 
 
 def logits(model, scratch):
@@ -77,8 +77,54 @@ def same_model(scratch):
                     check(np.array_equal(rows[name], array), f"{golden}: {name} is not what it was before it went to a folder and back")
 
 
+def eight_bits(scratch):
+    """8-bit floats with scales against the float32 values that they stand for; rows that no block divides too."""
+    for golden in ("tiny-F32", "tiny-qwen2", "tiny-qwen3"):
+        gguf = os.path.join(scratch, "model.gguf")
+        aprctl("quantize", os.path.join(GOLDEN, golden + ".gguf"), gguf, "--type", "f32", "--requantize")
+        source = folders.Gguf(gguf)
+        for scales in ("tensor", "row", "block") if golden == "tiny-F32" else ("block",):
+            packed, values, quantization = folders.fp8_tensors(folders.hf_tensors(source), scales)
+            folder, plain = os.path.join(scratch, f"{golden}-{scales}"), os.path.join(scratch, "plain")
+            config = folders.hf_config(source)
+            folders.write_folder(folder, config | {"quantization_config": quantization}, packed)
+            folders.write_folder(plain, config, values)
+            wanted = logits(plain, scratch)
+            near(logits(folder, scratch), wanted, 1e-11, f"{golden} F8_E4M3, a scale each {scales}")
+            kinds = json.loads(aprctl("inspect", folder, "--json"))["formats"]
+            check("f8_e4m3" in json.dumps(kinds), f"{folder}: formats {kinds}")
+            back = os.path.join(scratch, "back.gguf")
+            aprctl("quantize", folder, back, "--type", "f32")
+            near(logits(back, scratch), wanted, 1e-11, f"{golden} F8_E4M3, {scales} -> GGUF")
+
+
+def ropes(scratch):
+    """Scalings of the rotary embedding, and Mistral's window, against the keys that GGUF has for them."""
+    source = folders.Gguf(os.path.join(GOLDEN, "tiny-F32.gguf"))
+    tensors = {name: folders.plain("F32")(array) for name, array in folders.hf_tensors(source).items()}
+    config = folders.hf_config(source)
+    plain = None
+    for name, more in (("default", {}),
+                       ("linear", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+                       ("yarn", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}),
+                       ("llama3", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                                    "original_max_position_embeddings": 64}}),
+                       ("window", {"architectures": ["MistralForCausalLM"], "sliding_window": 4})):
+        folder = os.path.join(scratch, "rope-" + name)
+        folders.write_folder(folder, config | more, tensors)
+        got, back = logits(folder, scratch), os.path.join(scratch, "back.gguf")
+        aprctl("quantize", folder, back, "--type", "f32")
+        near(logits(back, scratch), got, 1e-12, f"rope {name} -> GGUF")
+        if plain is None:
+            plain = got
+        else:
+            check(nmse(got, plain) > 1e-4, f"rope {name} changes nothing")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         same_model(scratch)
+        eight_bits(scratch)
+        ropes(scratch)
     print("failures:", failures)
     sys.exit(1 if failures else 0)
