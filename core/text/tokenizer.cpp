@@ -43,8 +43,8 @@ std::string with_space_prefix(const Vocab& vocab, std::string_view text, bool at
       break;
     case SpacePrefix::PiecesOnce:
     case SpacePrefix::TextOnce:
-      wanted =
-          (at_start || how == SpacePrefix::PiecesOnce) && !text.starts_with(' ') && !text.starts_with(kSpace);
+      wanted = (at_start || how == SpacePrefix::PiecesOnce) && !text.starts_with(' ') &&
+               !(vocab.kind == VocabKind::Spm && text.starts_with(kSpace));
       break;
   }
   std::string out;
