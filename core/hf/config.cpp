@@ -168,6 +168,14 @@ void read_rope(const Config& c, const std::string& arch, uint64_t dims, uint64_t
   meta.add(key("scaling.yarn_beta_slow"), c.real_or(rope, "beta_slow", 1));
 }
 
+void read_scale_block(const Config& c, const json& block, HfConfig& out) {
+  const auto size = [](const json& n) { return n.is_number_unsigned() && n.get<uint64_t>() > 0; };
+  if (!block.is_array() || block.size() != 2 || !size(block[0]) || !size(block[1]))
+    throw Error("{}: quantization_config: a block of scales must be two sizes of at least 1, not {}",
+                c.origin(), printable(block.dump()));
+  for (size_t i = 0; i < 2; ++i) out.scale_block[i] = block[i].get<uint64_t>();
+}
+
 void read_quantization(const Config& c, HfConfig& out) {
   const json* q = find(c.all(), "quantization_config");
   if (!q) return;
@@ -182,14 +190,24 @@ void read_quantization(const Config& c, HfConfig& out) {
         "fbgemm_fp8, modelopt's FP8, compressed-tensors of format float-quantized)",
         c.origin(), printable(method));
   out.scaled = true;
-  const json* block = find(*q, "weight_block_size");
-  if (!block) return;
-  if (!block->is_array() || block->size() != 2)
-    throw Error("{}: weight_block_size must be two sizes", c.origin());
-  for (size_t i = 0; i < 2; ++i) {
-    if (!(*block)[i].is_number_unsigned() || (*block)[i].get<uint64_t>() == 0)
-      throw Error("{}: weight_block_size must be two sizes of at least 1", c.origin());
-    out.scale_block[i] = (*block)[i].get<uint64_t>();
+  if (const json* block = find(*q, "weight_block_size")) read_scale_block(c, *block, out);
+  // Compressed-tensors have a description for each group of layers.
+  const json* groups = find(*q, "config_groups");
+  if (!groups || !groups->is_object()) return;
+  for (const auto& [name, group] : groups->items()) {
+    const json* weights = group.is_object() ? find(group, "weights") : nullptr;
+    if (!weights || !weights->is_object()) continue;
+    const std::string strategy = c.text(*weights, "strategy", "tensor"),
+                      type = c.text(*weights, "type", "float");
+    if (c.real_or(*weights, "num_bits", 8) != 8 || type != "float" ||
+        (strategy != "tensor" && strategy != "channel" && strategy != "block"))
+      throw Error(
+          "{}: quantization_config: {}: weights of {} bits, type {}, strategy {} are not supported; 8-bit "
+          "floats with "
+          "a scale for each tensor, channel or block are",
+          c.origin(), printable(name), c.real_or(*weights, "num_bits", 8), printable(type),
+          printable(strategy));
+    if (const json* block = find(*weights, "block_structure")) read_scale_block(c, *block, out);
   }
 }
 

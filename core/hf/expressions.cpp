@@ -22,6 +22,8 @@ class Translator {
       const char c = text_[at_];
       if (c == '\\') {
         escape();
+      } else if (static_cast<uint8_t>(c) >= 0x80) {
+        character();
       } else if (in_class_) {
         class_character(c);
       } else if (c == '[') {
@@ -58,6 +60,16 @@ class Translator {
                 what);
   }
 
+  // By its number, as the expressions here are written: then equal ones compare as equal.
+  void character() {
+    const size_t length = utf8_length(rest());
+    if (length == 0) fail("a byte that is no character");
+    constexpr uint8_t kLead[] = {0, 0x7F, 0x1F, 0x0F, 0x07};  // bits of the first byte, by length
+    uint32_t code = static_cast<uint8_t>(text_[at_]) & kLead[length];
+    for (size_t i = 1; i < length; ++i) code = code << 6 | (static_cast<uint8_t>(text_[at_ + i]) & 0x3F);
+    take(length, fmt::format("\\x{{{:x}}}", code));
+  }
+
   void escape() {
     if (at_ + 1 == text_.size()) fail("a backslash at the end");
     const char c = text_[at_ + 1];
@@ -71,7 +83,9 @@ class Translator {
     size_t digits = 0;
     while (digits < 4 && at_ + 2 + digits < text_.size() && is_hex(text_[at_ + 2 + digits])) ++digits;
     if (c == 'x' && digits >= 2) return take(4, "\\x{" + std::string(text_.substr(at_ + 2, 2)) + "}");
-    if (c == 'u' && digits == 4) return take(6, "\\x{" + std::string(text_.substr(at_ + 2, 4)) + "}");
+    if (c == 'u' && digits == 4)
+      return take(6,
+                  fmt::format("\\x{{{:x}}}", std::stoul(std::string(text_.substr(at_ + 2, 4)), nullptr, 16)));
     fail(std::string("\\") + c);
   }
 

@@ -7,7 +7,7 @@
 namespace apr {
 
 // The files' expressions are written for Oniguruma (Ruby's syntax), ours are PCRE2's with Unicode properties. What means
-// the same in both goes over as it is; $, ^ and \uHHHH are rewritten; what differs and has no short equal (\h, \w, \b,
+// the same in both goes over as it is; $, ^, \uHHHH and characters beyond ASCII are rewritten; what differs and has no short equal (\h, \w, \b,
 // set operations in classes, repeats of repeats) is refused. Throws apr::Error with where in front, and the place.
 std::string pcre_of_oniguruma(std::string_view expression, const std::string& where);
 

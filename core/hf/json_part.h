@@ -19,7 +19,9 @@ class JsonPart {
 
   const nlohmann::json& json() const { return *value_; }
   const std::string& where() const { return where_; }
-  [[noreturn]] void fail(const std::string& what) const { throw Error("{}: {}", where_, what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error("{}{}{}", where_, where_.ends_with(": ") ? "" : ": ", what);
+  }
 
   // Missing and null are the same in these files.
   bool null() const { return value_->is_null(); }
