@@ -246,3 +246,17 @@ def write_folder(folder, config, tensors, parts=1, files=None):
         write_safetensors(os.path.join(folder, file), {name: tensors[name] for name in mine})
     with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f:
         json.dump({"metadata": {}, "weight_map": weight_map}, f)
+
+
+if __name__ == "__main__":
+    import sys
+
+    if len(sys.argv) != 4:
+        sys.exit("usage: folders.py MODEL.gguf FOLDER F32|F16|BF16|FP8      MODEL of plain floats: aprctl quantize --type f32")
+    gguf = Gguf(sys.argv[1])
+    if sys.argv[3] == "FP8":
+        tensors, _, quantization = fp8_tensors(hf_tensors(gguf), "block")
+        config = hf_config(gguf) | {"quantization_config": quantization}
+    else:
+        tensors, config = {name: plain(sys.argv[3])(a) for name, a in hf_tensors(gguf).items()}, hf_config(gguf)
+    write_folder(sys.argv[2], config, tensors, files=tokenizer_files(gguf))
