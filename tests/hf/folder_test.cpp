@@ -156,6 +156,57 @@ TEST_CASE("settings that would need another computation are refused") {
             "neither model.safetensors");
 }
 
+TEST_CASE("any value in any place of config.json is read or refused") {
+  const nlohmann::json values = {nullptr,
+                                 true,
+                                 -1,
+                                 0,
+                                 1,
+                                 1.5,
+                                 1e300,
+                                 4294967296u,
+                                 18446744073709551615u,
+                                 "x",
+                                 nlohmann::json::array(),
+                                 nlohmann::json::array({8, 0}),
+                                 nlohmann::json::object()};
+  SampleFolder sample;
+  sample.config["head_dim"] = 4;
+  sample.config["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0},         {"original_max_position_embeddings", 32},
+      {"mscale", 1.0},       {"mscale_all_dim", 0.5}, {"beta_fast", 32}};
+  sample.config["quantization_config"] = {
+      {"quant_method", "compressed-tensors"},
+      {"format", "float-quantized"},
+      {"weight_block_size", {8, 4}},
+      {"config_groups",
+       {{"group_0",
+         {{"weights",
+           {{"num_bits", 8}, {"type", "float"}, {"strategy", "block"}, {"block_structure", {8, 8}}}}}}}}};
+  sample.config["sliding_window"] = 16;
+  int refused = 0, read = 0;
+  const TempDir dir;
+  sample.write(dir);
+  const nlohmann::json flat = sample.config.flatten();
+  for (const auto& [place, unused] : flat.items()) {
+    for (size_t at = place.size(); at != std::string::npos && at > 0; at = place.rfind('/', at - 1)) {
+      for (const auto& value : values) {
+        nlohmann::json config = sample.config;
+        config[nlohmann::json::json_pointer(place.substr(0, at))] = value;
+        dir.write("config.json", config.dump());
+        try {
+          read += apr::open_model(dir.path().string()).tensors.size() > 0;
+        } catch (const apr::Error& e) {
+          CHECK(std::string_view(e.what()).size() > 10);
+          ++refused;
+        }
+      }
+    }
+  }
+  CHECK(refused > 100);
+  CHECK(read > 50);
+}
+
 TEST_CASE("rotary embeddings") {
   const auto meta = [](const nlohmann::json& scaling) {
     SampleFolder folder;

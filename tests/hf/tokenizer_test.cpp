@@ -1,7 +1,8 @@
 // tokenizer.json in small: what each setting does to ids, and that what is not understood is named.
 #include <doctest/doctest.h>
 
-#include "core/base/log.h"
+#include <algorithm>
+
 #include "core/hf/expressions.h"
 #include "core/hf/open_model.h"
 #include "core/hf/tokenizer_json.h"
@@ -205,6 +206,38 @@ TEST_CASE("what is not understood is named") {
   CHECK_HAS(refusal(twice), "more than one token on a side");
 }
 
+TEST_CASE("any value in any place is read or refused") {
+  const json values = {
+      nullptr,       true, -1, 1e300, 99999999999u, "", "x y", "▁", json::array(), json::array({1, "a"}),
+      json::object()};
+  int refused = 0, read_all = 0;
+  for (const json& file : {byte_level(), character_level()}) {
+    std::vector<std::string> places;
+    const json flat = file.flatten();
+    for (const auto& [place, unused] : flat.items()) {
+      // The place and all that it lies in; of the vocabulary's hundreds of tokens some.
+      if (place.starts_with("/model/vocab/") && place.size() % 7 != 0) continue;
+      for (size_t at = place.size(); at != std::string::npos && at > 0; at = place.rfind('/', at - 1))
+        places.push_back(place.substr(0, at));
+    }
+    std::sort(places.begin(), places.end());
+    places.erase(std::unique(places.begin(), places.end()), places.end());
+    for (const std::string& place : places) {
+      for (const json& value : values) {
+        try {
+          make_tokenizer(read(with(file, place.c_str(), value)))->encode("ab é</s>a");
+          ++read_all;
+        } catch (const Error& e) {
+          CHECK(std::string_view(e.what()).size() > 10);
+          ++refused;
+        }
+      }
+    }
+  }
+  CHECK(refused > 500);
+  CHECK(read_all > 50);
+}
+
 TEST_CASE("expressions from one dialect to the other") {
   const auto same = [](const char* text) { return pcre_of_oniguruma(text, "x") == text; };
   CHECK(same(R"((?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+)"));
@@ -220,7 +253,6 @@ TEST_CASE("expressions from one dialect to the other") {
 }
 
 TEST_CASE("a folder's tokens that begin and end, and its chat template") {
-  set_log_level(LogLevel::Error);
   apr_test::SampleFolder folder;
   folder.config["vocab_size"] = kVocab;
   for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"}) {
@@ -250,5 +282,4 @@ TEST_CASE("a folder's tokens that begin and end, and its chat template") {
   dir.write("tokenizer.json", "{");
   meta = open_model(path).meta;
   CHECK_HAS(error_of([&] { return make_tokenizer(meta)->vocab_size(); }), "tokenizer.json: no valid JSON");
-  set_log_level(LogLevel::Info);
 }
