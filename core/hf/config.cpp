@@ -259,8 +259,10 @@ HfConfig read_hf_config(const json& config, const std::string& origin) {
   meta.add(key("vocab_size"), out.vocab);
   // Mistral's window is in every layer. Qwen's is in some, and only where it is switched on: up to its length
   // all layers see everything.
-  const uint64_t window = c.count_or("sliding_window", 0);
+  // Null is none; a Mistral that does not say has the class's default.
   const bool mistral = one.name == std::string_view("MistralForCausalLM");
+  const uint64_t window =
+      c.count_or("sliding_window", mistral && !config.contains("sliding_window") ? 4096 : 0);
   if (mistral && window > 0) meta.add(key("attention.sliding_window"), window);
   if (arch != "llama" && window > 0 && window < context && c.flag("use_sliding_window", false) &&
       c.count_or("max_window_layers", 28) < out.layers) {

@@ -49,6 +49,7 @@ class Folder {
     const fs::path given(path);
     std::error_code ignored;
     folder_ = fs::is_directory(given, ignored) ? given : given.parent_path();
+    if (folder_.empty()) folder_ = ".";
     weight_files_ = find_weight_files(given);
     json_ = read("config.json");
     config_ = read_hf_config(json_, (folder_ / "config.json").string());

@@ -36,6 +36,13 @@ TEST_CASE("tensors and keys have GGUF's names") {
   CHECK(model.meta.get_string("apr.rope_pairs") == "halves");
   CHECK(model.meta.get_uint("llama.attention.key_length", 100) == 4);
   CHECK(model.meta.get_string("general.name") == dir.path().filename().string());
+  SampleFolder mistral;
+  mistral.config["architectures"] = {"MistralForCausalLM"};
+  const TempDir other;
+  CHECK(apr::open_model(mistral.write(other)).meta.get_uint("llama.attention.sliding_window", 1 << 20) ==
+        4096);
+  mistral.config["sliding_window"] = nullptr;
+  CHECK_FALSE(apr::open_model(mistral.write(other)).meta.has("llama.attention.sliding_window"));
   // The same by the file's name.
   CHECK(apr::open_model(dir / "model.safetensors").tensors.size() == 12);
 }

@@ -189,41 +189,54 @@ def tokenizer_files(gguf):
             "generation_config.json": {"eos_token_id": [meta["tokenizer.ggml.eos_token_id"], meta["tokenizer.ggml.eot_token_id"]]}}
 
 
-def fp8(scales):
-    """array -> (codes, scale) with scales for each "tensor", "row" or "block" (128 x 128), and what they stand for."""
+def e5m2(x):
+    """Codes of float16's upper halves, as uint8: rounded towards zero, and not beyond the largest, 57344."""
+    return (np.clip(x, -57344, 57344).astype(np.float16).view(np.uint16) >> 8).astype(np.uint8)
+
+
+def e5m2_value(code):
+    return (code.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+
+
+E4 = ("F8_E4M3", e4m3, e4m3_value)
+E5 = ("F8_E5M2", e5m2, e5m2_value)
+
+
+def fp8(scales, kind):
+    """array -> (codes, scale, what they stand for); scales: "tensor", "row", or the rows and columns of a block."""
     def split(w):
         n, k = w.shape
-        rows, columns = {"tensor": (n, k), "row": (1, k), "block": (128, 128)}[scales]
+        rows, columns = {"tensor": (n, k), "row": (1, k)}.get(scales, scales)
         padded = np.zeros((-(-n // rows) * rows, -(-k // columns) * columns), np.float32)
         padded[:n, :k] = w
         blocks = padded.reshape(padded.shape[0] // rows, rows, padded.shape[1] // columns, columns)
         scale = np.maximum(np.abs(blocks).max(axis=(1, 3), keepdims=True) / 448, 1e-12).astype(np.float32)
-        codes = e4m3(blocks / scale)
-        values = (e4m3_value(codes).astype(np.float32) * scale).astype(np.float32)
+        codes = kind[1](blocks / scale)
+        values = (kind[2](codes).astype(np.float32) * scale).astype(np.float32)
         join = lambda b: b.reshape(padded.shape)[:n, :k]
         return join(codes), scale.reshape(scale.shape[0], scale.shape[2]), join(values)
 
     return split
 
 
-def fp8_tensors(tensors, scales):
+def fp8_tensors(tensors, scales=(128, 128), kind=E4):
     """Matrices of the layers in 8-bit floats; beside it the same values in float32, and quantization_config."""
     packed, values = {}, {}
     for name, array in tensors.items():
         if not name.endswith("_proj.weight"):
             packed[name] = values[name] = plain("F32")(array)
             continue
-        codes, scale, value = fp8(scales)(array)
-        packed[name] = ("F8_E4M3", codes, codes.shape)
+        codes, scale, value = fp8(scales, kind)(array)
+        packed[name] = (kind[0], codes, codes.shape)
         values[name] = plain("F32")(value)
-        if scales == "block":
+        if not isinstance(scales, str):
             packed[name + "_scale_inv"] = plain("F32")(scale)
         else:
             packed[name + "_scale"] = ("F32", scale, ()) if scales == "tensor" else plain("BF16")(scale)
             if scales == "row":  # rounded scales stand for other values
                 rounded = (bf16(scale).astype(np.uint32) << 16).view(np.float32)
-                values[name] = plain("F32")(e4m3_value(codes).astype(np.float32) * rounded)
-    config = ({"quant_method": "fp8", "weight_block_size": [128, 128]} if scales == "block"
+                values[name] = plain("F32")(kind[2](codes).astype(np.float32) * rounded)
+    config = ({"quant_method": "fp8", "weight_block_size": list(scales)} if not isinstance(scales, str)
               else {"quant_method": "compressed-tensors", "format": "float-quantized"})
     return packed, values, config
 
@@ -255,7 +268,7 @@ if __name__ == "__main__":
         sys.exit("usage: folders.py MODEL.gguf FOLDER F32|F16|BF16|FP8      MODEL of plain floats: aprctl quantize --type f32")
     gguf = Gguf(sys.argv[1])
     if sys.argv[3] == "FP8":
-        tensors, _, quantization = fp8_tensors(hf_tensors(gguf), "block")
+        tensors, _, quantization = fp8_tensors(hf_tensors(gguf))
         config = hf_config(gguf) | {"quantization_config": quantization}
     else:
         tensors, config = {name: plain(sys.argv[3])(a) for name, a in hf_tensors(gguf).items()}, hf_config(gguf)

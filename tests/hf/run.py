@@ -117,7 +117,7 @@ if __name__ == "__main__":
         commands(folder, gguf, scratch)
         refusals(folder, scratch)
         # Its text survives 8-bit floats, on the usual kernels.
-        packed, _, quantization = folders.fp8_tensors(tensors, "block")
+        packed, _, quantization = folders.fp8_tensors(tensors)
         small = os.path.join(scratch, "fp8")
         folders.write_folder(small, config | {"quantization_config": quantization}, packed, files=files)
         said = json.loads(aprctl("run", small, "-p", "The lighthouse keeper", "-n", "8", "--json"))
