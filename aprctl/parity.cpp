@@ -79,21 +79,37 @@ bool fuses(const apr_plan& plan, const BisectPass& pass) {
   return false;
 }
 
+// What a suggested command needs of this one to mean the same.
+std::string shared_options(const CommandLine& line, const Engine& engine) {
+  std::string text;
+  if (line.has("model")) text += " -m " + engine.asked().model;
+  for (const std::string& path :
+       line.find<std::vector<std::string>>("plugin-path").value_or(std::vector<std::string>()))
+    text += " --plugin-path " + path;
+  if (line.has("profile")) text += " --profile " + line.get<std::string>("profile");
+  return text;
+}
+
 std::string command_of(const CommandLine& line, const Engine& engine, const std::string& sides) {
-  std::string command = "aprctl parity --bisect";
-  if (line.has("model")) command += " -m " + engine.asked().model;
-  command += " --backend " + sides;
+  std::string command = "aprctl parity --bisect" + shared_options(line, engine) + " --backend " + sides;
   for (const char* option : {"prompt", "ids"})
     if (const auto value = line.find<std::string>(option))
       command += fmt::format(" --{} '{}'", option, *value);
   return command;
 }
 
+// What dumps the stages of the same input.
+std::string run_command_of(const CommandLine& line, const Engine& engine) {
+  return fmt::format("aprctl run{} -p '{}' -n 1", shared_options(line, engine),
+                     line.find<std::string>("prompt").value_or("The keeper climbed"));
+}
+
 std::vector<SideBisection> bisect(const CommandLine& line, Engine& engine, const SideSpec& spec,
                                   Side& reference, const std::vector<int32_t>& tokens) {
   const apr_plan& plan = engine.plan();
   std::vector<SideBisection> all;
-  const std::string command = command_of(line, engine, line.get<std::string>("backend"));
+  const std::string command = command_of(line, engine, line.get<std::string>("backend")),
+                    run_command = run_command_of(line, engine);
 
   SideBisection device{spec.text, {}, {}, "", {}};
   device.passes.push_back(judge(spec.text, "as it runs",
@@ -110,12 +126,22 @@ std::vector<SideBisection> bisect(const CommandLine& line, Engine& engine, const
     if (const BisectFinding f = find_fault(device.passes);
         f.result == BisectResult::Stage || f.result == BisectResult::Separate)
       separate_kernel = kernel_of(side.session(), f.verdict);
+    // Down to one kernel, or a fault that 8-bit activations drown.
+    const BisectResult so_far = find_fault(device.passes).result;
+    if ((so_far == BisectResult::Group || so_far == BisectResult::Nothing) && !engine.asked().load.precise) {
+      SideSpec exact = spec;
+      exact.precise = true;
+      Side precise(engine.catalog(), plan, exact, engine.asked().device, static_cast<uint32_t>(tokens.size()),
+                   engine.asked().load.rules, engine.asked().load.n_rules);
+      device.passes.push_back(judge(spec.text, "float activations", precise.gate_side(), plan, tokens, true));
+      separate_kernel = kernel_of(precise.session(), find_fault(device.passes).verdict);
+    }
   }
   device.finding = find_fault(device.passes);
   if (device.finding.result != BisectResult::Nothing) {
     device.kernel =
         separate_kernel.empty() ? kernel_of(engine.session(), device.finding.verdict) : separate_kernel;
-    device.try_next = next_probes(device, plan, command);
+    device.try_next = next_probes(device, plan, engine.session(), engine.templates(), command, run_command);
   }
   all.push_back(std::move(device));
 
@@ -125,7 +151,9 @@ std::vector<SideBisection> bisect(const CommandLine& line, Engine& engine, const
   other.finding = find_fault(other.passes);
   if (other.finding.result != BisectResult::Nothing) {
     other.kernel = kernel_of(reference.session(), other.finding.verdict);
-    other.try_next = next_probes(other, plan, command);
+    other.try_next = next_probes(
+        other, plan, reference.session(),
+        kernel_templates(reference.device().backend(), engine.asked().device.settings), command, run_command);
   }
   all.push_back(std::move(other));
   return all;

@@ -162,31 +162,48 @@ std::string kernel_of(Session& session, const StageVerdict& verdict) {
   return joined(own.empty() ? of_group : own, "\n          ");
 }
 
-std::vector<std::string> next_probes(const SideBisection& b, const apr_plan& plan,
-                                     const std::string& command) {
+std::vector<std::string> next_probes(const SideBisection& b, const apr_plan& plan, Session& session,
+                                     const std::vector<KernelTemplate>& templates,
+                                     const std::string& bisect_command, const std::string& run_command) {
   std::vector<std::string> lines;
-  const auto has_probe = [](std::string_view name) {
-    return std::any_of(probe_table().begin(), probe_table().end(),
-                       [&](const ProbeInfo& p) { return p.name == name; });
-  };
   const StageVerdict& v = b.finding.verdict;
   if (b.finding.result == BisectResult::Nothing) return lines;
-  if (b.finding.result == BisectResult::Group && has_probe("APR_NO_FUSION"))
-    lines.push_back("APR_NO_FUSION=1 " + command);
+  const auto once = [&](const std::string& line) {
+    if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(line);
+  };
+  if (b.finding.result == BisectResult::Group) once("APR_NO_FUSION=1 " + bisect_command);
+  const bool batch_only = b.finding.forms == std::vector<std::string>{to_string(ParityForm::Prefill)},
+             token_only = b.finding.forms == std::vector<std::string>{to_string(ParityForm::Mixed)};
+  bool lower_isa = false;
   for (const std::string& stage : v.group)
     for (uint32_t i = 0; i < plan.n_ops; ++i) {
       const apr_op& op = *plan.ops[i];
-      if (op.stage != stage || op.weight[0] < 0) continue;
-      const apr_weight& w = *plan.weights[op.weight[0]];
-      // The same layer through other kernels: right then, and the format's own kernels are at fault.
-      const std::string other = std::strcmp(w.format->name, "f32") == 0 ? "f16" : "f32";
-      if (op.kind == APR_OP_LINEAR && stage == "logits")
-        lines.push_back(fmt::format("APR_LM_HEAD_FORCE_QTYPE={} {}", other, command));
-      else
-        lines.push_back(fmt::format("APR_FORCE_QTYPE='{}={}' {}", w.name, other, command));
+      if (op.stage != stage) continue;
+      const apr_weight* w = op.weight[0] < 0 ? nullptr : plan.weights[op.weight[0]];
+      if (w != nullptr) {
+        // The same layer in another format: right then, and the format's own kernels are at fault.
+        const std::string other = std::strcmp(w->format->name, "f32") == 0 ? "f16" : "f32";
+        once(op.kind == APR_OP_LINEAR && stage == "logits"
+                 ? fmt::format("APR_LM_HEAD_FORCE_QTYPE={} {}", other, bisect_command)
+                 : fmt::format("APR_FORCE_QTYPE='{}={}' {}", w->name, other, bisect_command));
+      }
+      for (const apr_kernel_info& k : session.kernels()) {
+        const bool token = k.m_min <= 1;
+        if (k.stage != stage || (batch_only && token) || (token_only && !token)) continue;
+        const std::string config = k.config;
+        lower_isa = lower_isa || (config.find("isa=") != std::string::npos &&
+                                  config.find("isa=portable") == std::string::npos);
+        // The same format through another kernel.
+        for (const KernelTemplate& t : templates)
+          if (w != nullptr && may_serve(t, k, *w->format))
+            once(fmt::format("APR_FORCE_KERNEL='{}={}' {}", w->name, t.name, bisect_command));
+      }
     }
-  const bool cpu = b.side.substr(0, b.side.find(':')) == kReferenceBackend;
-  if (cpu) lines.push_back("APR_CPU_ISA=portable " + command);
+  if (lower_isa) once("APR_CPU_ISA=portable " + bisect_command);
+  // Nothing can take the stage's place: its numbers beside those of the reference.
+  once(fmt::format("APR_SKIP_PARITY_GATE=1 APR_STAGE_DUMP=faulty {} --backend {}", run_command,
+                   b.side.substr(0, b.side.find(':'))));
+  once(fmt::format("APR_STAGE_DUMP=right {} --precise; aprctl diff right faulty", run_command));
   return lines;
 }
 

@@ -25,8 +25,10 @@ std::string describe(const SideBisection& bisection);
 
 // The kernel that a session uses for a stage: "gemv_int (rows=2): q4_k".
 std::string kernel_of(Session& session, const StageVerdict& verdict);
-// Command lines that narrow a fault further, the most telling first.
-std::vector<std::string> next_probes(const SideBisection& bisection, const apr_plan& plan,
-                                     const std::string& command);
+// Command lines that narrow a fault further, the most telling first. session: the side's, as it runs;
+// bisect_command, run_command: `aprctl parity --bisect ...` of the two sides, `aprctl run ... -n 1` without backend.
+std::vector<std::string> next_probes(const SideBisection& bisection, const apr_plan& plan, Session& session,
+                                     const std::vector<KernelTemplate>& templates,
+                                     const std::string& bisect_command, const std::string& run_command);
 
 }  // namespace apr::ctl

@@ -52,21 +52,21 @@ FAULTS = [
         ("gemv_int.cu", "    Segment::Layout::decode(raw, chunk, out);\n",
          "    Segment::Layout::decode(raw, chunk, out);\n"
          "    if (chunk == 0) out.q[0][0] = (out.q[0][0] & 0xffffff00u) | ((0u - (out.q[0][0] & 255u)) & 255u);\n", 1)]),
-    Fault("rope off by one position", "tiny-Q4_K_M", "blk.0.attn_q_rope", edits=[
+    Fault("rope off by one position", "tiny-Q4_K_M", "blk.0.attn_q_rope", looks=r"off by \+1", edits=[
         ("tile_rope.h", "static_cast<double>(position) *", "static_cast<double>(position + 1) *", 1)]),
-    Fault("... in the fused kernel", "tiny-Q4_K_M", "blk.0.attn_out", result="fused group", forms=["mixed"], edits=[
+    Fault("rope off by one position, fused kernel", "tiny-Q4_K_M", "blk.0.attn_out", result="fused group", forms=["mixed"], looks=r"off by \+1", edits=[
         ("attention_decode.cu", "angles.set(args.inv_freq, position);", "angles.set(args.inv_freq, position + 1);", 1)]),
     Fault("uninitialised tail, GEMV", "tiny-Q4_K_M", "blk.0.attn_q", forms=["mixed"], edits=[
         ("tile_gemv.h", "part() == 0 && out_row < Segment::kN;", "part() == 0 && out_row < Segment::kN - 1;", 1)]),
     Fault("uninitialised tail, GEMM", "tiny-Q4_K_M", "blk.0.attn_q", forms=["prefill"], edits=[
         ("tile_gemm.h", "if (column >= Segment::kN) return;", "if (column >= Segment::kN - 1) return;", 1)]),
-    Fault("stale KV slot", "tiny-Q4_K_M", "blk.0.attn_out", edits=[
+    Fault("stale KV slot", "tiny-Q4_K_M", "blk.0.attn_out", looks="KV slot 5", edits=[
         ("rope_kv.cu", "  RopeAngles<spec::kRopeKind, spec::kRopeDims> angles;\n",
          "  if (position == 5 && work >= spec::kHeads) return;\n"
          "  RopeAngles<spec::kRopeKind, spec::kRopeDims> angles;\n", 1)]),
-    Fault("... in the fused kernel", "tiny-Q4_K_M", "blk.0.attn_out", result="fused group", forms=["mixed"], edits=[
+    Fault("stale KV slot, fused kernel", "tiny-Q4_K_M", "blk.0.attn_out", result="fused group", forms=["mixed"], edits=[
         ("attention_decode.cu", "if (side == 0) out[d] = half;", "if (side == 0 && position != 13) out[d] = half;", 2)]),
-    Fault("epsilon of another model", "tiny-Q4_K_M", "blk.0.attn_norm", edits=[
+    Fault("epsilon of another model", "tiny-Q4_K_M", "blk.0.attn_norm", looks="epsilon 1.0e-05 instead of 1.0e-06", edits=[
         ("rms_norm.cu", "+ args.eps)", "+ 1e-5f)", 2), ("gemv_int.cu", "+ args.eps)", "+ 1e-5f)", 1),
         ("gemv_float.cu", "+ args.eps)", "+ 1e-5f)", 1)]),
 ]
@@ -196,7 +196,7 @@ def main():
             print(f"[{time.time() - START:3.0f} s] {'FAILED' if wrong else 'ok':<7} {fault.name} ({fault.model}, {fault.stage})", flush=True)
             if found.report:
                 print(f"        gate: {found.report['fault']}; {found.device['text']}")
-                print(f"        kernel: {found.device.get('kernel')}; try: {'; '.join(found.device.get('try_next', []))}")
+                print(f"        kernel: {(found.device.get('kernel') or '').splitlines()[:1]}; try: {'; '.join(found.device.get('try_next', []))}")
             for line in wrong:
                 print(f"        WRONG {line}")
     print(f"{len(faults)} faults and {len(models)} controls, {failed} not as they must be, {time.time() - START:.0f} s; logs in {out}")

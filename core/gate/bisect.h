@@ -1,5 +1,7 @@
 // From verdicts on stages to the one at fault. A backend is judged as it runs, and where it fused stages
 // away, once more with a kernel for each operation: the first pass finds the group, the second the stage.
+// Where the fault is in a fused kernel itself, a third pass, with float activations, has smaller groups and
+// much smaller bounds, since nothing is rounded to 8 bits on its way through a kernel.
 #pragma once
 
 #include <string>
@@ -10,7 +12,7 @@
 namespace apr {
 
 struct BisectPass {
-  std::string what;                  // "as it runs", "unfused"
+  std::string what;                  // "as it runs", "unfused", "float activations"
   std::vector<StageVerdict> stages;  // of both forms
 };
 
@@ -29,7 +31,7 @@ struct BisectFinding {
   std::string text;                // one sentence
 };
 
-// passes: one, or the unfused one as the second.
+// passes: one; or the unfused one as the second; or that with float activations, fused, as the third.
 BisectFinding find_fault(const std::vector<BisectPass>& passes);
 
 }  // namespace apr

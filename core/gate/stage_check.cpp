@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -11,6 +12,7 @@
 #include "core/base/thread_pool.h"
 #include "core/compare/verdict.h"
 #include "core/gate/definition.h"
+#include "core/gate/explanation.h"
 #include "core/gate/feeder.h"
 
 namespace apr {
@@ -21,6 +23,10 @@ namespace {
 // expected size is out of reach of chance, and a fault is tens of times that. One element is nearly normal:
 // ten deviations. A factor is judged over all columns and positions: eight.
 constexpr double kWhole = 4, kElement = 10, kFactor = 8;
+// A fault is looked for in its own direction, where noise of all other directions does not hide it: half of it must
+// be there, and the noise in that direction must be far from that.
+constexpr double kHalf = 0.5, kDirectionNoise = 0.025;
+constexpr int32_t kRopeOffs[] = {1, -1};
 constexpr double kFactorFloor = 1e-5;  // float32 sums of one sign lean this far
 
 // Ends are always among them: tails are where kernels go wrong.
@@ -37,8 +43,14 @@ std::vector<uint32_t> sampled(uint32_t width, uint32_t columns) {
 struct Tally {
   double dd = 0, ee = 0, vv = 0;
   double part_d = 0, part_part = 0, part_noise = 0;
-  bool has_part = false, not_finite = false, transposed = false;
+  bool has_part = false, not_finite = false;
   double worst = 0;
+  std::string explanation;  // of the first faulty row
+  struct Direction {
+    double da = 0, aa = 0, noise = 0;  // sums of d a, a^2, a^2 variance: a is what the fault would add
+  };
+  std::map<int32_t, Direction> rope;  // by how many positions its angles are off
+  std::map<int32_t, bool> right;      // by position: whether its row is
   StageVerdict verdict;
   std::vector<float> expected, got;  // [rows][columns that were judged]
   uint32_t columns = 0;
@@ -51,7 +63,9 @@ class Checker {
         options_(options),
         definition_(plan, !options.precise, pool_),
         tallies_(plan.n_ops),
-        histories_(plan.n_ops) {}
+        histories_(plan.n_ops) {
+    for (const int32_t off : kRopeOffs) moved_[off].resize(plan.n_ops);
+  }
 
   void step(const TappedStep& step, const std::vector<uint32_t>& judged, ParityForm form) {
     step_ = &step;
@@ -62,8 +76,7 @@ class Checker {
       if (needed_[i].empty()) continue;
       const apr_op& op = *plan_.ops[i];
       if (options_.progress && !judged.empty()) options_.progress(op.stage, i + 1, plan_.n_ops);
-      if (op.kind == APR_OP_ATTENTION)
-        Definition::append(histories_[i], rows_, input(op.in[1]), input(op.in[2]));
+      if (op.kind == APR_OP_ATTENTION) append(i, op);
       if (needed_[i][0] != kHistoryOnly) evaluate(i, op, judged, form);
       release(i);
     }
@@ -91,9 +104,19 @@ class Checker {
                                               : sampled(width(op.out), options_.columns);
     Estimate estimate = definition_.evaluate(op, rows_, needed_[i], inputs, columns, &histories_[i]);
     if (reported(op))
-      judge(i, estimate, columns, judged, form);
+      judge(i, estimate, columns, rows_to_judge(op, judged), form);
     else
       estimates_[static_cast<size_t>(op.out)] = std::move(estimate);
+  }
+
+  // Where positions matter and no weights do, all of them cost little, and tell from which one on it goes wrong.
+  std::vector<uint32_t> rows_to_judge(const apr_op& op, const std::vector<uint32_t>& judged) const {
+    bool all = !judged.empty() && (op.kind == APR_OP_ATTENTION || op.kind == APR_OP_ROPE);
+    for (const int32_t in : op.in) all = all && (in < 0 || reported(producer(in)));
+    if (!all) return judged;
+    std::vector<uint32_t> rows(step_->tokens.size());
+    std::iota(rows.begin(), rows.end(), 0u);
+    return rows;
   }
 
   // Backwards: which rows of which operations must be computed, and whether all of their columns.
@@ -108,7 +131,8 @@ class Checker {
       const auto out = static_cast<size_t>(op.out);
       const bool is_reported = reported(op), is_selected = !options_.selected || options_.selected(op);
       std::set<uint32_t> rows;
-      if (is_reported && is_selected) rows.insert(judged.begin(), judged.end());
+      if (is_reported && is_selected)
+        for (const uint32_t row : rows_to_judge(op, judged)) rows.insert(row);
       if (!is_reported) rows.insert(wanted[out].begin(), wanted[out].end());
       const bool remembers = op.kind == APR_OP_ATTENTION && (is_selected || !rows.empty());
       if (rows.empty() && !remembers) continue;
@@ -221,8 +245,92 @@ class Checker {
       t.dd += dd, t.vv += vv;
       if (!e.part.empty()) t.has_part = true, t.part_noise += e.part_noise[at];
       ++v.rows;
-      if (dd > kWhole * kWhole * vv && some.empty() && !t.transposed)
-        t.transposed = looks_transposed(i, row, got, dd);
+      look_for_rope(i, e, row, got, some, t);
+      const bool right = dd <= kWhole * kWhole * vv;
+      t.right[step_->positions[row]] = right;
+      if (!right && some.empty() && t.explanation.empty()) t.explanation = explain(i, row, got, dd);
+    }
+  }
+
+  std::string explain(uint32_t i, uint32_t row, const float* got, double dd) {
+    const apr_op& op = *plan_.ops[i];
+    // An input that was computed and not reported may be gone already.
+    const bool there =
+        op.in[0] >= 0 && (estimates_[static_cast<size_t>(op.in[0])] || reported(producer(op.in[0])));
+    if (there && op.kind == APR_OP_ROPE)
+      return explain_rope(definition_, op, rows_, input(op.in[0]), row, got, dd);
+    if (there && op.kind == APR_OP_RMS_NORM) return explain_norm(plan_, op, input(op.in[0]), row, got);
+    return looks_transposed(i, row, got, dd) ? "W read as if it were stored [K, N]: transposed" : "";
+  }
+
+  // Attention that is right up to one position and wrong from the next one on has met a faulty cache slot there.
+  std::string explain_slot(const apr_op& op, const Tally& t) const {
+    if (op.kind != APR_OP_ATTENTION || t.right.empty() || !t.right.begin()->second) return "";
+    for (const auto& [position, right] : t.right) {
+      if (right) continue;
+      const auto before = t.right.find(position - 1);
+      if (before == t.right.end()) return "";
+      return fmt::format("right before position {}, wrong from it on: KV slot {} is stale or wrong", position,
+                         position);
+    }
+    return "";
+  }
+
+  // A fused kernel turns q and k and keeps them to itself. Of one token: what would come out if its angles were those
+  // of the next position, or the one before?
+  void look_for_rope(uint32_t i, const Estimate& e, uint32_t row, const float* got,
+                     const std::vector<uint32_t>& some, Tally& t) {
+    std::set<uint32_t> group;
+    collect_group(i, group);
+    const bool turns = group.size() > 1 && std::any_of(group.begin(), group.end(), [&](uint32_t member) {
+                         return plan_.ops[member]->kind == APR_OP_ROPE;
+                       });
+    if (!turns || step_->tokens.size() != 1) return;
+    for (const int32_t off : kRopeOffs) {
+      const Estimate moved = with_rope_off(i, off, some);
+      Tally::Direction& direction = t.rope[off];
+      for (uint32_t c = 0; c < t.columns; ++c) {
+        const uint32_t column = some.empty() ? c : some[c];
+        const double right = e.mean_of(e.index(row))[column], a = moved.mean[column] - right;
+        direction.da += (got[column] - right) * a, direction.aa += a * a;
+        direction.noise += a * a * e.variance_of(e.index(row))[column];
+      }
+    }
+  }
+
+  // An operation's result of a step of one token with all its group's ropes `off` positions wrong.
+  Estimate with_rope_off(uint32_t i, int32_t off, const std::vector<uint32_t>& columns) {
+    const apr_op& op = *plan_.ops[i];
+    const bool by_columns = op.kind == APR_OP_ADD || op.kind == APR_OP_SWIGLU;
+    Estimate made[4];
+    const Estimate* inputs[4] = {};
+    for (int slot = 0; slot < 4; ++slot) {
+      // Keys and values are in the history.
+      if (op.in[slot] < 0 || (op.kind == APR_OP_ATTENTION && slot > 0)) continue;
+      const uint32_t from = producer_index(op.in[slot]);
+      inputs[slot] = &made[slot];
+      if (reported(*plan_.ops[from]))
+        inputs[slot] = &input(op.in[slot]);
+      else
+        made[slot] = with_rope_off(from, off, by_columns ? columns : std::vector<uint32_t>());
+    }
+    const std::vector<int32_t> positions = {step_->positions[0] + off};
+    const StepRows other = {&step_->tokens, &positions};
+    return definition_.evaluate(op, op.kind == APR_OP_ROPE ? other : rows_, {0}, inputs, columns,
+                                &moved_[off][i]);
+  }
+
+  // Keys and values of this step, as they are and as they would be if a fused kernel's angles were wrong.
+  void append(uint32_t i, const apr_op& op) {
+    Definition::append(histories_[i], rows_, input(op.in[1]), input(op.in[2]));
+    const uint32_t key = producer_index(op.in[1]);
+    const bool fused = step_->tokens.size() == 1 && !reported(*plan_.ops[key]);
+    for (const int32_t off : kRopeOffs) {
+      KvHistory& history = moved_[off][i];
+      if (fused)
+        Definition::append(history, rows_, with_rope_off(key, off, {}), input(op.in[2]));
+      else
+        Definition::append(history, rows_, input(op.in[1]), input(op.in[2]));
     }
   }
 
@@ -254,17 +362,26 @@ class Checker {
     v.error = std::sqrt(t.dd / size);
     v.bound = kWhole * std::sqrt(t.vv / size);
     v.worst_deviations = t.worst;
-    bool wrong_factor = false;
+    bool wrong_factor = false, wrong_direction = false;
     if (t.has_part && t.part_part > 0) {
       v.factor = 1 + t.part_d / t.part_part;
       v.factor_bound = kFactor * std::sqrt(t.part_noise) / t.part_part + kFactorFloor;
       wrong_factor = std::fabs(v.factor - 1) > v.factor_bound;
     }
+    for (const auto& [off, direction] : t.rope) {
+      if (!(direction.aa > 0) || direction.da < kHalf * direction.aa) continue;
+      const bool clear = std::sqrt(direction.noise) < kDirectionNoise * direction.aa;
+      if (!clear && t.dd <= kWhole * kWhole * t.vv) continue;
+      wrong_direction = wrong_direction || clear;
+      if (t.explanation.empty())
+        t.explanation = fmt::format("q and k turned by the angles of another position: off by {:+}", off);
+    }
     const bool whole = t.dd <= kWhole * kWhole * t.vv, elements = t.worst <= kElement;
-    v.pass = !t.not_finite && whole && elements && !wrong_factor;
+    v.pass = !t.not_finite && whole && elements && !wrong_factor && !wrong_direction;
     if (v.pass) return v;
-    if (t.transposed) {
-      v.looks_like = "W read as if it were stored [K, N]: transposed";
+    if (t.explanation.empty()) t.explanation = explain_slot(*plan_.ops[v.op], t);
+    if (!t.explanation.empty()) {
+      v.looks_like = t.explanation;
       return v;
     }
     const Comparison c = compare(matrix_of(t.expected.data(), v.rows, t.columns),
@@ -282,8 +399,9 @@ class Checker {
   const StageCheckOptions& options_;
   ThreadPool pool_;
   Definition definition_;
-  std::vector<Tally> tallies_;        // by operation
-  std::vector<KvHistory> histories_;  // by operation
+  std::vector<Tally> tallies_;                       // by operation
+  std::vector<KvHistory> histories_;                 // by operation
+  std::map<int32_t, std::vector<KvHistory>> moved_;  // the same with keys of fused kernels turned wrong
   const TappedStep* step_ = nullptr;
   StepRows rows_{};
   std::vector<std::vector<uint32_t>> needed_;       // by operation

@@ -1,11 +1,11 @@
 #include "core/plan/builder.h"
 
 #include <fmt/ranges.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "apr/rules.hpp"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -90,8 +90,7 @@ std::shared_ptr<const std::vector<std::byte>> PlanBuilder::expand(Tensor& tensor
 std::string_view PlanBuilder::forced_format(std::string_view tensor, std::string_view role) {
   const std::string name(tensor), part(role);
   for (size_t i = 0; i < options_.force_qtype.size(); ++i) {
-    const char* const pattern = options_.force_qtype[i].pattern.c_str();
-    if (fnmatch(pattern, name.c_str(), 0) != 0 && fnmatch(pattern, part.c_str(), 0) != 0) continue;
+    if (!weight_name_matches(options_.force_qtype[i].pattern.c_str(), name.c_str(), part.c_str())) continue;
     matched_.insert(i);
     return options_.force_qtype[i].format;
   }
@@ -308,8 +307,7 @@ std::unique_ptr<Plan> PlanBuilder::finish(uint32_t n_ctx_train, int32_t logits) 
     if (matched_.contains(i)) continue;
     throw usage_error(
         "APR_FORCE_QTYPE: pattern '{}' matches no weight of {} that an earlier pattern left; weights are "
-        "named "
-        "like blk.0.attn_q.weight, roles like attn_q",
+        "named like blk.0.attn_q.weight or blk.0.attn_q, roles like attn_q",
         printable(options_.force_qtype[i].pattern), model_.meta.origin());
   }
   note_forced();

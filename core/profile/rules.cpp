@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "apr/rules.hpp"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/sha256.h"
@@ -117,7 +118,7 @@ bool tensor_holds(const std::optional<std::string>& outer, const ProfileRule& in
   if (!outer || *outer == "*") return true;
   if (inner.tensor)
     return *outer == *inner.tensor ||
-           (!is_pattern(*inner.tensor) && fnmatch(outer->c_str(), inner.tensor->c_str(), 0) == 0);
+           (!is_pattern(*inner.tensor) && weight_name_matches(outer->c_str(), inner.tensor->c_str(), ""));
   return inner.role && !is_pattern(*inner.role) && fnmatch(outer->c_str(), inner.role->c_str(), 0) == 0;
 }
 
@@ -186,6 +187,15 @@ const KernelTemplate* find_template(const std::vector<KernelTemplate>& templates
   const auto found = std::find_if(templates.begin(), templates.end(),
                                   [&](const KernelTemplate& t) { return t.name == name; });
   return found == templates.end() ? nullptr : &*found;
+}
+
+bool may_serve(const KernelTemplate& kernel, const apr_kernel_info& in_use, const apr_quant_format& format) {
+  if (kernel.op != in_use.op || kernel.name == in_use.kernel) return false;
+  if (kernel.m_min > in_use.m_min || (kernel.m_max != 0 && kernel.m_max < in_use.m_max)) return false;
+  if (!kernel.formats.empty() &&
+      std::find(kernel.formats.begin(), kernel.formats.end(), format.name) == kernel.formats.end())
+    return false;
+  return kernel.view != "int" || format.int_group != 0;
 }
 
 std::string templates_hash(const std::vector<KernelTemplate>& templates) {

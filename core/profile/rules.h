@@ -33,6 +33,9 @@ struct KernelTemplate {
 std::vector<KernelTemplate> kernel_templates(
     const apr_backend& backend, const std::vector<std::pair<std::string, std::string>>& settings);
 const KernelTemplate* find_template(const std::vector<KernelTemplate>& templates, const std::string& name);
+// Whether another template than the one in use is made for the same operation, tokens and weight format. It
+// may refuse for reasons of its own all the same: only the backend can tell.
+bool may_serve(const KernelTemplate& kernel, const apr_kernel_info& in_use, const apr_quant_format& format);
 // Over all of them: what a stamp holds.
 std::string templates_hash(const std::vector<KernelTemplate>& templates);
 

@@ -1,10 +1,9 @@
 #include "core/quantize/recipe.h"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <charconv>
 
+#include "apr/rules.hpp"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/quantize/recipe_file.h"
@@ -17,8 +16,7 @@ constexpr std::string_view kBlock = "blk.";
 constexpr std::string_view kWeight = ".weight";
 
 bool fits(const std::string& pattern, std::string_view name, const std::string& role) {
-  return ::fnmatch(pattern.c_str(), std::string(name).c_str(), 0) == 0 ||
-         ::fnmatch(pattern.c_str(), role.c_str(), 0) == 0;
+  return weight_name_matches(pattern.c_str(), std::string(name).c_str(), role.c_str());
 }
 
 std::string lower(std::string_view text) {

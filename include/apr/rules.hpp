@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 
 #include "backend.h"
 
@@ -40,11 +41,21 @@ inline bool rule_arch_matches(const char* wanted, const char* arch) {
          (std::strcmp(arch + length, "") == 0 || std::strcmp(arch + length, "a") == 0);
 }
 
+// A shell pattern names a weight by its whole name (blk.0.ffn_down.weight), by that without its ending
+// (blk.*.ffn_down), or by its role (ffn_down).
+inline bool weight_name_matches(const char* pattern, const char* name, const char* role) {
+  if (fnmatch(pattern, name, 0) == 0 || fnmatch(pattern, role, 0) == 0) return true;
+  const std::string whole(name), ending = ".weight";
+  if (whole.size() <= ending.size() ||
+      whole.compare(whole.size() - ending.size(), ending.size(), ending) != 0)
+    return false;
+  return fnmatch(pattern, whole.substr(0, whole.size() - ending.size()).c_str(), 0) == 0;
+}
+
 inline bool rule_tensor_matches(const apr_kernel_rule& rule, const KernelDemand::Tensor& t) {
   if (rule.qtype && std::strcmp(rule.qtype, t.format) != 0) return false;
   if (rule.role && std::strcmp(rule.role, t.role) != 0) return false;
-  if (rule.tensor && fnmatch(rule.tensor, t.name, 0) != 0 && fnmatch(rule.tensor, t.role, 0) != 0)
-    return false;
+  if (rule.tensor && !weight_name_matches(rule.tensor, t.name, t.role)) return false;
   if (rule.layout && t.layout && std::strcmp(rule.layout, t.layout) != 0) return false;
   return rule.n[0] <= t.n && t.n <= rule.n[1] && rule.k[0] <= t.k && t.k <= rule.k[1];
 }

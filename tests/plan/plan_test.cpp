@@ -229,8 +229,7 @@ TEST_CASE("forced formats") {
     return error / norm;
   };
   SUBCASE("by name") {
-    const auto plan =
-        sketch.plan({.force_qtype = {{"blk.*.ffn_up.weight", "q8_0"}}, .lm_head_force_qtype = {}});
+    const auto plan = sketch.plan({.force_qtype = {{"blk.*.ffn_up", "q8_0"}}, .lm_head_force_qtype = {}});
     check_rules(*plan);
     for (const BoundWeight& weight : plan->weights()) {
       const bool forced = has(weight.tensor.name, "ffn_up");
