@@ -55,6 +55,11 @@ std::string short_origin(std::string text) {
   return text;
 }
 
+// Without its folder; "model/" is "model".
+std::string source_name(const std::filesystem::path& input) {
+  return (input.has_filename() ? input : input.parent_path()).filename().string();
+}
+
 void print_recipes(const Recipes& recipes) {
   for (const std::string& each : recipes.names())
     fmt::print("{:<8} {}\n", each, recipes.find(each, false).description);
@@ -221,8 +226,9 @@ class Progress {
 
 void add_options(CommandLine& line) {
   namespace po = boost::program_options;
-  line.options().add_options()("input", po::value<std::string>()->value_name("IN"),
-                               "the model to read; also the first argument")(
+  line.options().add_options()(
+      "input", po::value<std::string>()->value_name("IN"),
+      "the model to read, a GGUF file or a Hugging Face folder; also the first argument")(
       "output", po::value<std::string>()->value_name("OUT"),
       "the GGUF file to write; also the second argument")(
       "type", po::value<std::string>()->value_name("T"),
@@ -306,7 +312,7 @@ int quantize_main(const Arguments& args) {
   report.threads = pool.threads();
   report.source_sha256 = model.sha256();
   Provenance provenance{fmt::format("apr {}", APR_VERSION),
-                        std::filesystem::path(*input).filename().string(),
+                        source_name(*input),
                         report.source_sha256,
                         report.plugins,
                         importance ? &*importance : nullptr,

@@ -78,13 +78,25 @@ class Folder {
     return content;
   }
 
+  // What people mistake for such a folder.
+  std::string what_is_there() const {
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+      const std::string name = printable(entry.path().filename().string());
+      if (name.ends_with(".gguf")) return fmt::format("; it holds {}, which can be given by its name", name);
+      if (name.starts_with("pytorch_model") && name.ends_with(".bin"))
+        return fmt::format("; {} is a pickle, which is not read: save the model as SafeTensors", name);
+    }
+    return {};
+  }
+
   std::vector<fs::path> find_weight_files(const fs::path& given) {
     std::error_code ignored;
     if (!fs::is_directory(given, ignored)) return {given};
     if (fs::exists(folder_ / kSingle, ignored)) return {folder_ / kSingle};
     if (!fs::exists(folder_ / kIndex, ignored))
-      throw Error("{}: neither {} nor {} is in this folder", printable(given.string(), kLongPath), kSingle,
-                  kIndex);
+      throw Error("{}: neither {} nor {} is in this folder{}", printable(given.string(), kLongPath), kSingle,
+                  kIndex, what_is_there());
     const std::string origin = (folder_ / kIndex).string();
     const json index = read(kIndex);
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())

@@ -161,6 +161,9 @@ TEST_CASE("settings that would need another computation are refused") {
   std::filesystem::remove(dir / "model.safetensors");
   CHECK_HAS(error_of([&] { return apr::open_model(dir.path().string()).tensors.size(); }),
             "neither model.safetensors");
+  dir.write("pytorch_model-00001-of-00002.bin", "x");
+  CHECK_HAS(error_of([&] { return apr::open_model(dir.path().string()).tensors.size(); }),
+            "00002.bin is a pickle");
 }
 
 TEST_CASE("any value in any place of config.json is read or refused") {
