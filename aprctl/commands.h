@@ -11,6 +11,7 @@ using Arguments = std::vector<std::string>;
 int bench_main(const Arguments& args);
 int cache_main(const Arguments& args);
 int diff_main(const Arguments& args);
+int eval_main(const Arguments& args);
 int inspect_main(const Arguments& args);
 int kernels_main(const Arguments& args);
 int logits_main(const Arguments& args);

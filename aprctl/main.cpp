@@ -31,6 +31,7 @@ constexpr Command kCommands[] = {
     {"kernels", "list, explain and show kernels", kernels_main},
     {"tune", "find the fastest kernels' parameters for a model", tune_main},
     {"quantize", "write a model in other weight formats", quantize_main},
+    {"eval", "perplexity of a text, divergence from a reference", eval_main},
     {"tokenize", "turn text into token ids", tokenize_main},
     {"logits", "write the logits of given tokens", logits_main},
     {"parity", "compare a backend with the CPU reference", parity_main},

@@ -52,6 +52,10 @@ std::vector<std::string> ProfileOptions::folders() {
 }
 
 void BackendOptions::add(CommandLine& line) {
+  add(line, 0, "positions of the KV cache, 0: the model's, at most 4096");
+}
+
+void BackendOptions::add(CommandLine& line, uint32_t ctx, const char* ctx_meaning) {
   line.options().add_options()("backend", po::value<std::string>()->default_value(kReferenceBackend),
                                "cpu, cuda, or another plugin's")(
       "device", po::value<uint32_t>()->default_value(0), "which of the backend's devices")(
@@ -60,8 +64,7 @@ void BackendOptions::add(CommandLine& line) {
       "which kernel serves which tensors; see docs/profiles.md")(
       "precise", po::bool_switch(),
       "float activations instead of 8-bit ones: slower, to judge by; the same as --profile precise")(
-      "ctx", po::value<uint32_t>()->default_value(0),
-      "positions of the KV cache, 0: the model's, at most 4096")(
+      "ctx", po::value<uint32_t>()->default_value(ctx), ctx_meaning)(
       "batch", po::value<uint32_t>()->default_value(512), "most prompt tokens in one step");
   PluginOptions::add(line);
 }

@@ -1,6 +1,7 @@
 // Options that several commands share, and what they stand for.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,8 @@ struct ProfileOptions {
 // --plugin-path.
 struct BackendOptions {
   static void add(CommandLine& line);
+  // With another meaning and default of --ctx.
+  static void add(CommandLine& line, uint32_t ctx, const char* ctx_meaning);
 };
 
 }  // namespace apr::ctl

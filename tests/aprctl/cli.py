@@ -1,6 +1,6 @@
 """The program as its users meet it: commands, exit codes, messages, and figures on stdout.
 
-usage: cli.py SUITE     commands | kernels | golden | vocab | shipped
+usage: cli.py SUITE     commands | quantize | eval | kernels | golden | vocab | shipped
 APRCTL is the program; APR_TEST_GOLDEN and APR_TEST_VOCAB are the folders of golden models and vocabularies.
 Exits with 77 when what a suite needs is not there.
 """
@@ -9,10 +9,12 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 APRCTL = os.environ["APRCTL"]
 failures = 0
@@ -51,7 +53,7 @@ def folder_or_skip(variable):
 
 
 def commands():
-    names = "run bench inspect kernels plugins tune tokenize logits parity diff cache probes quantize".split()
+    names = "run bench inspect kernels plugins tune tokenize logits parity diff cache probes quantize eval".split()
     listing = expect(0, ["--help"])
     for name in names:
         check(name in listing, f"--help does not list {name}")
@@ -330,6 +332,108 @@ def quantize():
         check(sorted(os.listdir(scratch)) == ["out.gguf", "rules.toml"], f"left behind: {os.listdir(scratch)}")
 
 
-{"commands": commands, "quantize": quantize, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+def evaluate():
+    models = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "models")
+    q4, f16 = (os.path.join(models, f"skerry-7m-{t}.gguf") for t in ("q4_k_m", "f16"))
+    text = os.path.join(models, "heldout.txt")
+    with tempfile.TemporaryDirectory() as scratch:
+        place = {"XDG_CACHE_HOME": scratch}
+        path = lambda name: os.path.join(scratch, name)
+
+        def figures(*args, code=0):
+            return json.loads(expect(code, ["eval", *args, "--text", text, "--json"], env=place))
+
+        few = ["--ctx", "128", "--windows", "6"]
+        alone = figures(q4, *few)
+        live = figures(q4, *few, "--reference", f16)
+        check(alone["predictions"] == 6 * 63, f"predictions: {alone['predictions']}")
+        check(1.0 < alone["perplexity"]["value"] < 2 and alone["perplexity"]["error"] > 0, f"perplexity {alone['perplexity']}")
+        check(live["perplexity"] == alone["perplexity"], "a reference changes the perplexity")
+        kl = live["kl_divergence"]
+        check(0 < kl["mean"]["value"] < 1e-3 and kl["median"]["value"] < kl["p90"]["value"] < kl["p99"]["value"] <= kl["max"]["value"], f"kl {kl}")
+        check(live["top1_agreement"]["value"] > 0.9, f"top-1 {live['top1_agreement']}")
+        # Windows side by side in a step compute the same as one by one.
+        wide = figures(q4, *few, "--batch", "2048")
+        check(abs(wide["nll"]["value"] - alone["nll"]["value"]) < 1e-6, "the batch changes the result")
+        itself = figures(f16, *few, "--reference", f16)
+        check(itself["kl_divergence"]["max"]["value"] == 0 and itself["top1_agreement"]["value"] == 1, "a model differs from itself")
+        # Kept log-probabilities stand for the model.
+        kept = path("f16.logp")
+        expect(0, ["eval", f16, "--text", text, *few, "--save-reference", kept], env=place)
+        saved = figures(q4, *few, "--reference", kept)
+        for figure in ("perplexity", "kl_divergence", "top1_agreement", "dp_rms"):
+            check(saved[figure] == live[figure], f"{figure} of kept log-probabilities: {saved[figure]}, {live[figure]}")
+        expect(2, ["eval", q4, "--text", text, "--ctx", "64", "--windows", "6", "--reference", kept], "--ctx 128", env=place)
+        expect(2, ["eval", q4, "--text", text, "--ctx", "128", "--windows", "7", "--reference", kept], "6 windows", env=place)
+        with open(kept, "r+b") as f:
+            f.truncate(os.path.getsize(kept) - 100)
+        expect(1, ["eval", q4, "--text", text, *few, "--reference", kept], kept, "cut off", env=place)
+
+        # The command's figures against the definitions, from logits of `aprctl logits`.
+        ids = [int(i) for i in expect(0, ["tokenize", "-m", f16, "--ids", "-f", text]).replace(",", " ").split()][:33]
+        rows = {}
+        for name, model in (("p", q4), ("q", f16)):
+            expect(0, ["logits", "-m", model, "--ids", ",".join(map(str, ids)), "--out", path(name)])
+            with open(path(name), "rb") as f:
+                flat = array.array("f", f.read())
+            width = len(flat) // len(ids)
+            rows[name] = []
+            for i in range(16, 32):
+                row = flat[i * width:(i + 1) * width]
+                norm = math.log(math.fsum(map(math.exp, row)))
+                rows[name].append([x - norm for x in row])
+        nll = [-row[ids[i + 17]] for i, row in enumerate(rows["p"])]
+        kls = [math.fsum(math.exp(b) * (b - a) for a, b in zip(x, y)) for x, y in zip(rows["p"], rows["q"])]
+        small = figures(q4, "--ctx", "33", "--windows", "1", "--reference", f16)
+        check(small["predictions"] == len(nll), f"{small['predictions']} predictions, {len(nll)} by definition")
+        check(abs(small["nll"]["value"] - sum(nll) / len(nll)) < 1e-5, f"nll {small['nll']}, {sum(nll) / len(nll)} by definition")
+        check(abs(small["kl_divergence"]["mean"]["value"] - sum(kls) / len(kls)) < 1e-6, f"kl {small['kl_divergence']}, {sum(kls) / len(kls)} by definition")
+
+        # Interrupted by Ctrl-C or killed: the same command continues, to the same figures.
+        slow = ["eval", q4, "--text", text, "--ctx", "256", "--windows", "24", "--reference", f16, "--json"]
+        whole = json.loads(expect(0, slow, env=place))
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("APR_")} | place
+        for ending, code, message in ((signal.SIGINT, 1, b"the same command continues"), (signal.SIGKILL, -signal.SIGKILL, b"")):
+            state = path(f"own.{ending}")
+            running = subprocess.Popen([APRCTL, *slow, "--state", state], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean)
+            until = time.monotonic() + 60
+            while not os.path.exists(state) and running.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            running.send_signal(ending)
+            _, err = running.communicate(timeout=60)
+            check(running.returncode == code and message in err, f"signal {ending}: exit {running.returncode}, {err}")
+            expect(1, [*slow[:-1], "--state", state, "--precise"], "another evaluation", env=place)
+            again = json.loads(expect(0, [*slow, "--state", state], env=place))
+            check(0 < again["windows"]["resumed_at"] < 24, f"resumed at {again['windows']['resumed_at']}")
+            for figure in ("perplexity", "kl_divergence", "top1_agreement", "dp_rms"):
+                check(again[figure] == whole[figure], f"{figure} after an interruption: {again[figure]}, {whole[figure]}")
+            check(not os.path.exists(state), "the state is left behind")
+        check(os.listdir(os.path.join(scratch, "apr", "eval")) == [], "states are left in the cache folder")
+
+        empty, short = path("empty.txt"), path("short.txt")
+        open(empty, "w").close()
+        with open(short, "w") as f:
+            f.write("The lighthouse keeper")
+        expect(2, ["eval", q4], "--text is missing")
+        expect(1, ["eval", q4, "--text", path("none.txt")], "none.txt", "No such file")
+        expect(1, ["eval", q4, "--text", scratch], "is a directory")
+        expect(1, ["eval", q4, "--text", empty], "empty.txt", "is empty")
+        expect(1, ["eval", q4, "--text", short], "short.txt", "a window takes 512")
+        expect(1, ["eval", path("none.gguf"), "--text", text], "none.gguf")
+        expect(1, ["eval", q4, "--text", text, "--reference", path("none.gguf")], "none.gguf")
+        expect(2, ["eval", q4, "--text", text, "--stride", "600"], "stride of 600")
+        expect(2, ["eval", q4, "--text", text, "--skip", "511"], "511")
+        expect(2, ["eval", q4, "--text", text, "--ctx", "1"], "predicts nothing")
+        expect(2, ["eval", q4, "--text", text, "--windows", "0"], "0 windows")
+        expect(2, ["eval", q4, "--text", text, "--reference", f16, "--save-reference", kept], "--save-reference")
+        expect(1, ["eval", q4, "--text", text, *few, "--save-reference", "/no/such/folder/x"], "/no/such/folder/x", env=place)
+        expect(1, ["eval", q4, "--text", text, *few, "--state", "/no/such/folder/x"], "/no/such/folder/x", env=place)
+        vocab = os.environ.get("APR_TEST_GOLDEN")
+        if vocab:
+            other = os.path.join(vocab, "tiny-F16.gguf")
+            expect(1, ["eval", q4, "--text", text, "--reference", other], "different vocabularies", q4, other, env=place)
+
+
+{"commands": commands, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
 print("failures:", failures)
 sys.exit(1 if failures else 0)

@@ -1,0 +1,107 @@
+// `aprctl eval`: how well a model predicts a text, and how far a quantised one is from the model that it was made of.
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "aprctl/command_line.h"
+#include "aprctl/commands.h"
+#include "aprctl/eval_report.h"
+#include "aprctl/eval_run.h"
+#include "aprctl/model_options.h"
+#include "core/base/error.h"
+
+namespace apr::ctl {
+namespace {
+
+std::string read_text(const std::string& file) {
+  if (file == "-")
+    return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored))
+    throw Error("{}: is a directory; --text takes a file", file);
+  std::ifstream in(file, std::ios::binary);
+  std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in || in.bad()) throw Error("{}: cannot be read: {}", file, std::strerror(errno));
+  return content;
+}
+
+void add_options(CommandLine& line) {
+  namespace po = boost::program_options;
+  ModelOptions::add(line);
+  line.options().add_options()("text", po::value<std::string>()->value_name("FILE"),
+                               "the text (-: standard input)")(
+      "reference", po::value<std::string>()->value_name("MODEL|FILE"),
+      "compare with this model, or with log-probabilities that --save-reference has kept")(
+      "save-reference", po::value<std::string>()->value_name("FILE"),
+      "keep this model's log-probabilities: 4 bytes * vocabulary * predictions")(
+      "stride", po::value<uint32_t>()->value_name("N"), "tokens from one window to the next; default: --ctx")(
+      "skip", po::value<uint32_t>()->value_name("N"),
+      "predictions of a window that do not count, since they see too little; default: half of it, or so many "
+      "that overlapping "
+      "windows count every token once")("windows", po::value<uint64_t>()->value_name("N"),
+                                        "only the text's first N windows")(
+      "state", po::value<std::string>()->value_name("FILE"),
+      "where an interrupted evaluation is kept; default: in the user's cache folder")(
+      "anew", po::bool_switch(), "do not continue an interrupted evaluation")("json", po::bool_switch(),
+                                                                              "print JSON");
+  BackendOptions::add(line, 512, "tokens of a window, BOS among them");
+}
+
+EvalRequest request_of(const CommandLine& line) {
+  const auto text = line.find<std::string>("text");
+  if (!text) throw usage_error("aprctl eval: --text is missing; see `aprctl eval --help`");
+  EvalRequest request;
+  request.windows.ctx = line.get<uint32_t>("ctx");
+  request.windows.stride = line.find<uint32_t>("stride");
+  request.windows.skip = line.find<uint32_t>("skip");
+  request.windows.max_windows = line.find<uint64_t>("windows");
+  request.reference = line.find<std::string>("reference");
+  request.save_reference = line.find<std::string>("save-reference");
+  request.state = line.find<std::string>("state");
+  request.anew = line.flag("anew");
+  if (request.save_reference && request.reference)
+    throw usage_error(
+        "aprctl eval: --reference and --save-reference are both given; a model is kept or compared");
+  if (request.save_reference && request.state)
+    throw usage_error("aprctl eval: --save-reference begins anew each time: --state cannot be used with it");
+  request.text_name = *text == "-" ? "standard input" : *text;
+  request.text = read_text(*text);
+  return request;
+}
+
+// When the result is out nothing is left to continue.
+void forget(const EvalResult& result) {
+  std::error_code ignored;
+  if (!result.state_file.empty()) std::filesystem::remove(result.state_file, ignored);
+}
+
+}  // namespace
+
+int eval_main(const Arguments& args) {
+  CommandLine line("eval",
+                   "Perplexity of a text, and divergence from a reference model, with standard errors. "
+                   "Interrupted, the same "
+                   "command continues.",
+                   "aprctl eval model-q4_k_m.gguf --text wiki.txt --reference model-f16.gguf");
+  add_options(line);
+  if (!line.parse(args)) return kExitOk;
+  EvalRequest request = request_of(line);
+  request.model = ModelOptions::path(line);
+  const EvalResult result = run_eval(line, request);
+  const EvalSummary summary = summarise(result.scores, result.has_reference);
+  if (line.flag("json"))
+    fmt::print("{}\n", eval_json(request, result, summary)
+                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  else
+    print_eval(request, result, summary);
+  forget(result);
+  return kExitOk;
+}
+
+}  // namespace apr::ctl
