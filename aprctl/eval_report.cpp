@@ -49,7 +49,7 @@ void print_eval(const EvalRequest& request, const EvalResult& result, const Eval
   fmt::print("{}, {}, {:.3f} bits per weight\n{}\n", result.title, human_bytes(result.weight_bytes),
              8.0 * static_cast<double>(result.weight_bytes) / static_cast<double>(result.parameters),
              result.resolved);
-  fmt::print("{}: {} tokens; {} windows of {}, stride {}; {} predictions count\n", request.text_name,
+  fmt::print("{}: {} tokens\n{} windows of {}, stride {}; {} predictions count\n", request.text_name,
              w.tokens.size(), w.count, w.ctx, w.stride, s.n);
   if (s.has_reference) fmt::print("reference: {}\n", result.reference);
   fmt::print("\n{:<24} {:>14} {:>12}\n", "", "figure", "std. error");
