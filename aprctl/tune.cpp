@@ -46,7 +46,7 @@ ordered_json outcome_json(const TuneOutcome& outcome, double peak) {
     one["searched"] = outcome.found[i].has_value();
     if (const auto& found = outcome.found[i]) {
       one["default_us"] = found->base_us, one["best_us"] = found->best_us, one["params"] = found->params,
-      one["config"] = found->config;
+      one["best_kernel"] = found->kernel.empty() ? spec.kernel : found->kernel, one["config"] = found->config;
       one["floor_us"] = static_cast<double>(spec.bytes) / peak * 1e-3;
       one["tried"] = found->tried, one["failed"] = found->failed, one["inexact"] = found->inexact,
       one["note"] = found->note;
@@ -72,7 +72,7 @@ int tune_main(const Arguments& args) {
   BackendOptions::add(line);
   line.options().add_options()("output,o", po::value<std::string>()->default_value("tuned.toml"),
                                "the profile that is written")(
-      "seconds", po::value<double>()->default_value(150), "stop searching after so long")(
+      "seconds", po::value<double>()->default_value(150), "the whole search takes no longer")(
       "repetitions,r", po::value<uint32_t>()->default_value(7),
       "runs of each candidate; the end is decided by three times as many")(
       "all", po::bool_switch(), "also kernels for numbers of tokens between 1 and --batch")(
@@ -119,7 +119,8 @@ int tune_main(const Arguments& args) {
     log_info("[{}/{}] {}", done, total, spec.spec);
     log_info("  {:.1f} us, {}; {} candidates, {} failed, {} inexact", found->best_us,
              floor_text(spec, found->best_us, peak), found->tried, found->failed, found->inexact);
-    if (!found->params.empty()) log_info("  instead of {:.1f} us: {}", found->base_us, found->config);
+    if (!found->params.empty() || !found->kernel.empty())
+      log_info("  instead of {:.1f} us: {} {}", found->base_us, found->kernel, found->config);
   };
   const auto start = std::chrono::steady_clock::now();
   const TuneOutcome outcome = tune(request);

@@ -46,15 +46,16 @@ std::vector<ProfileRule> rules_of(const TuneOutcome& outcome, const std::string&
   std::vector<ProfileRule> rules;
   for (size_t i = 0; i < outcome.specs.size(); ++i) {
     const TuneSpec& spec = outcome.specs[i];
-    if (!outcome.found[i] || outcome.found[i]->params.empty()) continue;
+    if (!outcome.found[i]) continue;
     const TunedSpec& found = *outcome.found[i];
+    if (found.kernel.empty() && found.params.empty()) continue;
     ProfileRule rule;
     rule.backend = backend;
     rule.op = "linear";
-    rule.kernel = spec.kernel;
+    rule.kernel = found.kernel.empty() ? spec.kernel : found.kernel;
     rule.m = {spec.m_min, spec.most ? UINT32_MAX : spec.m_max, 1};
     rule.why = fmt::format("{:.1f} us instead of {:.1f}", found.best_us, found.base_us);
-    const KernelTemplate* kernel = find_template(templates, spec.kernel);
+    const KernelTemplate* kernel = find_template(templates, *rule.kernel);
     for (const auto& [name, value] : found.params) {
       const auto param = std::find_if(kernel->params.begin(), kernel->params.end(),
                                       [&](const KernelParam& p) { return p.name == name; });
@@ -101,6 +102,7 @@ std::map<std::string, TunedSpec> read_journal(const std::string& file, const std
       TunedSpec spec;
       spec.key = entry.at("key");
       spec.base_us = entry.at("base_us"), spec.best_us = entry.at("best_us");
+      spec.kernel = entry.at("kernel");
       spec.params = entry.at("params").get<std::map<std::string, int64_t>>();
       spec.config = entry.at("config"), spec.note = entry.at("note");
       spec.tried = entry.at("tried"), spec.failed = entry.at("failed"), spec.inexact = entry.at("inexact");
@@ -120,6 +122,7 @@ void write_journal(const std::string& file, const std::string& identity,
     journal["found"].push_back({{"key", key},
                                 {"base_us", spec.base_us},
                                 {"best_us", spec.best_us},
+                                {"kernel", spec.kernel},
                                 {"params", spec.params},
                                 {"config", spec.config},
                                 {"note", spec.note},

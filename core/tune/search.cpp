@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <memory>
 
 #include "core/base/error.h"
@@ -40,78 +41,164 @@ struct Candidate {
   apr_kernel_rule rule_{};
 };
 
+// The time that there is, less what the measurements at the end will take: they decide what is kept.
+class Budget {
+ public:
+  explicit Budget(double seconds)
+      : seconds_(seconds),
+        end_(Clock::now() +
+             std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds))) {}
+
+  double to_end() const { return std::chrono::duration<double>(end_ - Clock::now()).count(); }
+  double left() const { return to_end() - reserved; }
+  bool over() const { return left() <= 0; }
+  double tolerance() const { return 0.05 * seconds_; }
+
+  double reserved = 0;
+  double first_look = 0;  // seconds that the last demand took for its first measurement
+
+ private:
+  double seconds_;
+  Clock::time_point end_;
+};
+
 class Search {
  public:
-  Search(const TuneRequest& request, const TuneSpec& spec, const KernelTemplate& kernel,
-         Clock::time_point end)
-      : request_(request),
-        spec_(spec),
-        kernel_(kernel),
-        end_(end),
-        bound_(kernel.view == "int" ? request.int8_bound : request.float_bound) {
+  Search(const TuneRequest& request, const TuneSpec& spec, Budget& budget)
+      : request_(request), spec_(spec), budget_(budget) {
     found_.key = spec.key;
+    const KernelTemplate* own = find_template(request.templates, spec.kernel);
+    bound_ = own->view == "int" ? request.int8_bound : request.float_bound;
+    tracks_.push_back({own, {}, 0, {}});
   }
 
-  // The session's own kernel, and the best of an earlier run; false when nothing can be measured.
-  bool begin(const Params& from) {
-    std::vector<Params> tries = {{}};
-    if (!from.empty()) tries.push_back(from);
-    const auto base = measure(tries, request_.repetitions);
+  // The session's own kernel, the best of an earlier run, and other templates as they are; false when nothing can be
+  // measured.
+  bool begin(const TunedSpec& from) {
+    const auto start = Clock::now();
+    const auto base = measure({{tracks_[0].kernel, {}}}, request_.repetitions);
+    base_cost_ = try_cost_ = budget_.first_look = since(start);
     if (base[0].status != APR_OK) {
       found_.note = base[0].message;
       return false;
     }
-    found_.base_us = found_.best_us = best_us_ = base[0].microseconds;
+    found_.base_us = found_.best_us = tracks_[0].us = base[0].microseconds;
     found_.config = base[0].config;
-    if (!from.empty() && usable(base[1]) && base[1].microseconds < best_us_)
-      best_ = from, best_us_ = base[1].microseconds;
+    std::vector<Try> tries;
+    for (const std::string& name : spec_.others)
+      tries.push_back({find_template(request_.templates, name), {}});
+    if (!from.kernel.empty() || !from.params.empty())
+      tries.push_back(
+          {find_template(request_.templates, from.kernel.empty() ? spec_.kernel : from.kernel), from.params});
+    if (tries.empty()) return true;
+    if (!affordable(tries.size())) return cut_ = true;
+    const auto more = timed(tries);
+    for (size_t i = 0; i < tries.size(); ++i) {
+      // A template that is made for this and cannot do it here is no failure.
+      if (more[i].status != APR_OK && tries[i].kernel != tracks_[0].kernel) continue;
+      ++found_.tried;
+      if (!usable(more[i])) continue;
+      Track& track = track_of(tries[i].kernel);
+      if (track.us == 0 || more[i].microseconds < track.us)
+        track.best = tries[i].params, track.us = more[i].microseconds;
+    }
+    reserve();
     return true;
   }
 
   // For the journal, between rounds.
   TunedSpec so_far() const {
     TunedSpec state = found_;
-    state.params = best_, state.best_us = best_us_, state.finished = false;
+    const Track& best = leader();
+    state.kernel = other_name(best), state.params = best.best, state.best_us = best.us,
+    state.finished = false;
     return state;
   }
 
+  // Whether the time did not allow all that was to be tried.
+  bool cut() const { return cut_; }
+
   // One round over all parameters; true when it brought something.
   bool round() {
+    // Templates that are far behind do not catch up by their parameters.
+    constexpr double kHopeless = 1.5;
     bool better = false;
-    for (const KernelParam& param : kernel_.params) {
-      if (over()) break;
-      better |= improve(param, best_, best_us_);
-    }
+    for (Track& track : tracks_)
+      for (const KernelParam& param : track.kernel->params) {
+        if (budget_.over()) return cut_ = true, better;
+        if (track.us <= kHopeless * leader().us) better |= improve(param, track);
+      }
     return better;
   }
 
   TunedSpec finish() {
-    if (!best_.empty()) confirm(best_);
+    if (const Track& best = leader(); changed(best)) confirm({best.kernel, best.best});
+    budget_.reserved -= reserved_, reserved_ = 0;
     return found_;
   }
 
  private:
-  bool over() const { return Clock::now() >= end_; }
+  struct Try {
+    const KernelTemplate* kernel;
+    Params params;  // that differ from the session's kernel's, or from another template's own
+  };
+  struct Track {
+    const KernelTemplate* kernel;
+    Params best;
+    double us;
+    std::map<Params, bool> seen;
+  };
+
+  static double since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  Track& track_of(const KernelTemplate* kernel) {
+    for (Track& track : tracks_)
+      if (track.kernel == kernel) return track;
+    return tracks_.emplace_back(Track{kernel, {}, 0, {}});
+  }
+  const Track& leader() const {
+    return *std::min_element(tracks_.begin(), tracks_.end(),
+                             [](const Track& a, const Track& b) { return a.us < b.us; });
+  }
+  bool changed(const Track& track) const { return &track != &tracks_[0] || !track.best.empty(); }
+  std::string other_name(const Track& track) const { return &track == &tracks_[0] ? "" : track.kernel->name; }
+
+  // The last measurement: two kernels, with three times the repetitions where there is time for them.
+  double confirmation() const { return 2 * base_cost_; }
+  void reserve() {
+    const double needed = changed(leader()) ? confirmation() : 0;
+    budget_.reserved += needed - reserved_, reserved_ = needed;
+  }
+  bool affordable(size_t tries) const {
+    return budget_.left() - (confirmation() - reserved_) >= static_cast<double>(tries) * try_cost_;
+  }
 
   // All values of one parameter, the others as they are; true when one is faster.
-  bool improve(const KernelParam& param, Params& best, double& best_us) {
-    std::vector<Params> tries = {best};
+  bool improve(const KernelParam& param, Track& track) {
+    std::vector<Try> tries = {{track.kernel, track.best}};
+    std::vector<Params> fresh;
     for (const int64_t value : param.values) {
-      Params next = best;
+      Params next = track.best;
       next[param.name] = value;
-      if (next != best && !seen_[next]) seen_[next] = true, tries.push_back(std::move(next));
+      if (next != track.best && !track.seen[next]) fresh.push_back(std::move(next));
     }
-    if (tries.size() == 1) return false;
-    const auto results = measure(tries, request_.repetitions);
-    best_us = results[0].microseconds;  // again, under the conditions of the others
+    // As many as there is time for.
+    while (!fresh.empty() && !affordable(1 + fresh.size())) fresh.pop_back(), cut_ = true;
+    if (fresh.empty()) return false;
+    for (const Params& params : fresh) track.seen[params] = true, tries.push_back({track.kernel, params});
+    const auto results = timed(tries);
+    if (results[0].status == APR_OK)
+      track.us = results[0].microseconds;  // again, under the conditions of the others
     bool better = false;
     for (size_t i = 1; i < tries.size(); ++i) {
       ++found_.tried;
       if (!usable(results[i])) continue;
       // A step of the search may be small; whether it was real is decided at the end.
-      if (results[i].microseconds < 0.995 * best_us)
-        best = tries[i], best_us = results[i].microseconds, better = true;
+      if (results[i].microseconds < 0.995 * track.us)
+        track.best = tries[i].params, track.us = results[i].microseconds, better = true;
     }
+    reserve();
     return better;
   }
 
@@ -129,9 +216,14 @@ class Search {
     return true;
   }
 
-  // The best beside the default, with more repetitions: faster by more than the noise, or not taken.
-  void confirm(const Params& best) {
-    const auto both = measure({{}, best}, 3 * request_.repetitions);
+  // The best beside the default, with more repetitions: faster by more than the noise, or not taken. Without the time to
+  // be sure the default stays, and the journal keeps what the next run begins with.
+  void confirm(const Try& best) {
+    const double time = budget_.to_end() + budget_.tolerance();
+    if (confirmation() > time) return;
+    const auto both =
+        measure({{tracks_[0].kernel, {}}, best},
+                (3 * confirmation() > budget_.left() + reserved_ ? 1 : 3) * request_.repetitions);
     if (both[0].status != APR_OK || !usable(both[1])) return;
     found_.base_us = both[0].microseconds;
     const double gain = both[0].microseconds - both[1].microseconds;
@@ -140,17 +232,27 @@ class Search {
       return;
     }
     found_.best_us = both[1].microseconds;
-    found_.params = best;
+    found_.kernel = best.kernel == tracks_[0].kernel ? "" : best.kernel->name;
+    found_.params = best.params;
     found_.config = both[1].config;
   }
 
-  // Empty parameters: the session's own kernel.
-  std::vector<apr_measurement> measure(const std::vector<Params>& tries, uint32_t repetitions) const {
+  // Measures, and learns what a candidate costs.
+  std::vector<apr_measurement> timed(const std::vector<Try>& tries) {
+    const auto start = Clock::now();
+    auto results = measure(tries, request_.repetitions);
+    try_cost_ = since(start) / static_cast<double>(tries.size());
+    return results;
+  }
+
+  // The session's own kernel without parameters: as it is.
+  std::vector<apr_measurement> measure(const std::vector<Try>& tries, uint32_t repetitions) const {
     std::vector<std::unique_ptr<Candidate>> candidates;
     std::vector<const apr_kernel_rule*> rules;
-    for (const Params& params : tries) {
-      candidates.push_back(params.empty() ? nullptr : std::make_unique<Candidate>(spec_.kernel, params));
-      rules.push_back(params.empty() ? nullptr : candidates.back()->rule());
+    for (const Try& one : tries) {
+      const bool own = one.kernel == tracks_[0].kernel && one.params.empty();
+      candidates.push_back(own ? nullptr : std::make_unique<Candidate>(one.kernel->name, one.params));
+      rules.push_back(own ? nullptr : candidates.back()->rule());
     }
     std::vector<apr_measurement> results(tries.size());
     for (apr_measurement& result : results) result.struct_size = sizeof result;
@@ -169,13 +271,13 @@ class Search {
 
   const TuneRequest& request_;
   const TuneSpec& spec_;
-  const KernelTemplate& kernel_;
-  Clock::time_point end_;
+  Budget& budget_;
   double bound_;
   TunedSpec found_;
-  Params best_;  // that differ from the session's
-  double best_us_ = 0;
-  std::map<Params, bool> seen_;
+  std::deque<Track> tracks_;  // the session's own template first
+  bool cut_ = false;
+  double base_cost_ = 0, try_cost_ = 0,
+         reserved_ = 0;  // seconds: of a candidate that is there, and of a new one
 };
 
 }  // namespace
@@ -204,6 +306,16 @@ std::vector<TuneSpec> tune_specs(const TuneRequest& request) {
     most = std::max(most, k.m_max);
     launches[k.launch].push_back({k, i});
   }
+  const auto others_of = [&](const apr_kernel_info& in_use,
+                             const std::vector<const apr_quant_format*>& formats) {
+    std::vector<std::string> names;
+    for (const KernelTemplate& t : request.templates)
+      if (std::all_of(formats.begin(), formats.end(),
+                      [&](const auto* f) { return may_serve(t, in_use, *f); }) &&
+          !formats.empty())
+        names.push_back(t.name);
+    return names;
+  };
   std::vector<TuneSpec> specs;
   std::map<std::string, size_t> by_key;
   for (const auto& [number, entries] : launches) {
@@ -214,11 +326,14 @@ std::vector<TuneSpec> tune_specs(const TuneRequest& request) {
     if (kernel == nullptr || kernel->params.empty()) continue;
     std::string key = fmt::format("{} | {}", text(first.spec), text(first.kernel));
     std::vector<TuneSpec::Tensor> tensors;
+    std::vector<const apr_quant_format*> formats;
     uint64_t bytes = 0;
     for (const Entry& e : entries) {
       key += fmt::format(" {}", text(e.kernel.layout));
       bytes += e.kernel.bytes;
       const auto weight = weights.find(text(e.kernel.weight));
+      if (weight != weights.end() && weight->second->format != nullptr)
+        formats.push_back(weight->second->format);
       if (weight != weights.end())
         tensors.push_back(
             {weight->first, text(weight->second->role), text(e.kernel.format), e.kernel.n, e.kernel.k});
@@ -229,6 +344,7 @@ std::vector<TuneSpec> tune_specs(const TuneRequest& request) {
       specs.push_back({key,
                        text(first.spec),
                        text(first.kernel),
+                       others_of(entries[0].kernel, formats),
                        entries[0].index,
                        first.m_min,
                        first.m_max,
@@ -249,8 +365,7 @@ TuneOutcome tune(const TuneRequest& request) {
   if (backend.struct_size < offsetof(apr_backend, measure) + sizeof backend.measure ||
       backend.measure == nullptr)
     throw Error("backend {} cannot measure kernels by themselves, so it cannot be tuned", backend.name);
-  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                      std::chrono::duration<double>(request.seconds));
+  Budget budget(request.seconds);
   TuneOutcome outcome;
   outcome.specs = tune_specs(request);
   std::map<std::string, TunedSpec> known;
@@ -271,25 +386,28 @@ TuneOutcome tune(const TuneRequest& request) {
     if (old != known.end() && old->second.finished) {
       close(i, old->second);
     } else {
-      open[i] = std::make_unique<Search>(request, spec, *find_template(request.templates, spec.kernel), end);
+      open[i] = std::make_unique<Search>(request, spec, budget);
     }
   }
   // Round by round through all demands, and not one demand to its end after the other: the first round brings
   // most of what there is to gain, so a short time is best spent on first rounds.
   std::vector<bool> begun(n, false);
-  for (bool again = true; again && Clock::now() < end;) {
+  for (bool again = true; again && !budget.over();) {
     again = false;
-    for (size_t i = 0; i < n && Clock::now() < end; ++i) {
-      if (open[i] == nullptr) continue;
+    for (size_t i = 0; i < n && !budget.over(); ++i) {
+      if (open[i] == nullptr || open[i]->cut()) continue;
+      // What cannot even be looked at in time is left for a next run.
+      if (!begun[i] && budget.left() < budget.first_look) continue;
       if (request.progress) request.progress(done, n, outcome.specs[i], nullptr);
       TunedSpec& note = known[outcome.specs[i].key];
-      if (!begun[i] && !open[i]->begin(note.params)) {
+      if (!begun[i] && !open[i]->begin(note)) {
         close(i, note = open[i]->finish());
         continue;
       }
       begun[i] = true;
-      const bool goes_on = open[i]->round() || Clock::now() >= end;  // the end of the time cuts a round short
-      again |= goes_on;
+      const bool better = open[i]->round(), cut = open[i]->cut();
+      const bool goes_on = better || cut;
+      again |= better && !cut;
       note = goes_on ? open[i]->so_far() : open[i]->finish();
       if (!request.journal.empty()) write_journal(request.journal, request.identity, known);
       if (!goes_on) close(i, note);

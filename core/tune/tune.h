@@ -1,8 +1,8 @@
 // Finds the parameters of kernels that are fastest on this device, and writes them as a profile.
 //
 // Every distinct demand (apr_kernel_info.spec) of a session is searched by itself: from the session's own
-// choice, one parameter at a time, all its values measured together, the best kept; until a round over all
-// parameters brings nothing. Rounds go through all demands in turn. The default stays unless the best one, measured again beside it, is faster by
+// choice, and from every other template that can serve it, one parameter at a time, all its values measured together,
+// the best kept; until a round over all parameters brings nothing. Rounds go through all demands in turn. The default stays unless the best one, measured again beside it, is faster by
 // more than the noise. A candidate whose result differs by more than rounding explains, or that does not
 // build or launch, is dropped.
 #pragma once
@@ -28,8 +28,9 @@ struct TuneSpec {
   };
   std::string key;  // of journals: the demand, its layout and the kernel that serves it
   std::string spec;
-  std::string kernel;  // template that the session chose
-  uint32_t index;      // of one of its kernels
+  std::string kernel;               // template that the session chose
+  std::vector<std::string> others;  // templates that are made for the same
+  uint32_t index;                   // of one of its kernels
   uint32_t m_min, m_max;
   bool most;  // it serves the largest batches: any number from m_min on
   std::vector<std::vector<Tensor>> launches;
@@ -39,9 +40,11 @@ struct TuneSpec {
 // What was found for a demand.
 struct TunedSpec {
   std::string key;
-  double base_us = 0, best_us = 0;              // last measured beside each other
-  std::map<std::string, int64_t> params;        // that differ from the session's; empty: the default stays
-  std::string config;                           // of the best, as the backend writes it
+  double base_us = 0, best_us = 0;  // last measured beside each other
+  std::string kernel;               // another template than the session's; "": the same
+  std::map<std::string, int64_t>
+      params;          // that differ from the template's; no kernel either: the default stays
+  std::string config;  // of the best, as the backend writes it
   uint32_t tried = 0, failed = 0, inexact = 0;  // candidates; of them dropped
   std::string note;                             // the first failure's message, or why nothing was measured
   bool finished = true;  // false, in journals: the best so far; a next run goes on from it
@@ -55,7 +58,8 @@ struct TuneRequest {
   std::string arch;  // of the device, for instruction sets that are beyond it
   std::vector<std::string> ops = {"linear"};
   bool all_tokens = false;  // also the kernels between 1 token and the largest batch
-  double seconds = 150;     // stop searching after so long; what is found by then is kept
+  // Of the whole search, its last measurements included; what is found by then is kept.
+  double seconds = 150;
   uint32_t repetitions = 7;
   double int8_bound, float_bound;  // on apr_measurement.error, for kernels of the int view and others
   std::string journal;             // file; "" = none

@@ -85,12 +85,17 @@ void apr_session::measure(uint32_t index, uint32_t repetitions, const apr_kernel
   if (wanted.many && state_.rows <= APR_CPU_GEMV_MAX_M)
     fail(APR_UNSUPPORTED, "cpu: %s: no batch is large enough", wanted.stage.c_str());
 
-  // Random activations, in both forms that the product may eat.
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
+  // Random activations, in both forms that the product may eat. The session may hold only the 8-bit one.
+  Value floats = part_of(program_, ops[0]).quantized ? *part_of(program_, ops[0]).quantized->value
+                                                     : *part_of(program_, ops[0]).in;
+  const Memory floats_memory(uint64_t{state_.rows} * floats.stride * sizeof(float),
+                             "activations to measure with");
+  floats.data = floats_memory.as<float>();
   for (const uint32_t op : ops) {
     const LinearPart& part = part_of(program_, op);
     const Value& in = part.quantized ? *part.quantized->value : *part.in;
+    std::mt19937 random(1);  // the same for all layers, which may share a buffer
+    std::normal_distribution<float> normal;
     std::vector<float> row(in.stride);
     for (uint32_t r = 0; r < state_.rows; ++r) {
       for (uint32_t i = 0; i < in.width; ++i) row[i] = normal(random);
@@ -98,6 +103,7 @@ void apr_session::measure(uint32_t index, uint32_t repetitions, const apr_kernel
         device_.kernels->quantize(row.data(), 0, in.width, part.quantized->row(r));
         row_ops::pad_quantized(*part.quantized, r);
       }
+      if (op == ops[0]) std::copy(row.begin(), row.end(), floats.data + r * floats.stride);
       if (part.in) std::copy(row.begin(), row.end(), part.in->data + r * part.in->stride);
     }
   }
@@ -117,9 +123,13 @@ void apr_session::measure(uint32_t index, uint32_t repetitions, const apr_kernel
       BoundWeight& w = layer->weight;
       if (rule) {
         const KernelChoice choice = chooser_.obey(*rule, w.weight, "linear", wanted.least, wanted.most);
-        if (choice.eats != (wanted.many ? w.gemm.choice : w.gemv.choice).eats)
-          fail(APR_UNSUPPORTED, "%s eats another form of activations than the session has for this product",
-               choice.name);
+        if (choice.eats != (wanted.many ? w.gemm.choice : w.gemv.choice).eats) {
+          if (choice.eats == Eats::Int8)
+            fail(APR_UNSUPPORTED, "%s eats 8-bit activations, and the session has floats for this product",
+                 choice.name);
+          part.quantized = nullptr;
+          part.in = &floats;
+        }
         uint64_t ignored = 0;
         if (wanted.many)
           w.gemm = bind_gemm(w.weight, choice, ignored);

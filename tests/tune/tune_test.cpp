@@ -1,9 +1,11 @@
 // The search, against a backend whose times are a formula.
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "apr/rules.hpp"
 #include "core/base/error.h"
@@ -20,6 +22,9 @@ struct World {
   double (*microseconds)(int64_t rows, int64_t depth) = [](int64_t, int64_t) { return 10.0; };
   double (*error)(int64_t rows, int64_t depth) = [](int64_t, int64_t) { return 0.0; };
   int64_t fails_at_rows = -1;
+  double other_us = 0;  // of template "other"; 0: it cannot serve
+  double seconds = 0;   // that a run takes
+  double late = 0;      // seconds that sleeping took longer than asked for: the machine is busy
   uint32_t measured = 0;
   uint32_t stop_after = UINT32_MAX;  // calls; then an error, as when the program is killed
 } world;
@@ -52,10 +57,20 @@ apr_status kernel(apr_session*, uint32_t index, apr_kernel_info* out, apr_error*
   return APR_OK;
 }
 
-apr_status measure(apr_session*, uint32_t, uint32_t, const apr_kernel_rule* const* candidates, uint32_t n,
-                   apr_measurement* results, apr_error* error) {
+apr_status measure(apr_session*, uint32_t, uint32_t repetitions, const apr_kernel_rule* const* candidates,
+                   uint32_t n, apr_measurement* results, apr_error* error) {
   if (world.measured++ >= world.stop_after) return std::strcpy(error->message, "killed"), APR_FAILED;
+  const auto begin = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> asked(world.seconds * n * repetitions);
+  std::this_thread::sleep_for(asked);
+  world.late += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin - asked).count();
   for (uint32_t i = 0; i < n; ++i) {
+    results[i].spread = 0.05;
+    if (candidates[i] != nullptr && std::strcmp(candidates[i]->kernel, "other") == 0) {
+      results[i].status = world.other_us > 0 ? APR_OK : APR_UNSUPPORTED;
+      results[i].microseconds = world.other_us - (candidates[i]->n_values > 0 ? 1 : 0);
+      continue;
+    }
     int64_t rows = 2, depth = 0;
     for (uint32_t v = 0; candidates[i] != nullptr && v < candidates[i]->n_values; ++v)
       (std::strcmp(candidates[i]->values[v].name, "rows") == 0 ? rows : depth) =
@@ -63,7 +78,6 @@ apr_status measure(apr_session*, uint32_t, uint32_t, const apr_kernel_rule* cons
     results[i].status = rows == world.fails_at_rows ? APR_FAILED : APR_OK;
     if (results[i].status != APR_OK) std::strcpy(results[i].message, "does not compile");
     results[i].microseconds = world.microseconds(rows, depth);
-    results[i].spread = 0.05;
     results[i].error = world.error(rows, depth);
   }
   return APR_OK;
@@ -78,6 +92,7 @@ const apr_backend kBackend = [] {
 }();
 
 struct Fixture {
+  apr_quant_format format{};
   std::vector<apr_weight> weights;
   std::vector<const apr_weight*> list;
   apr_plan plan{};
@@ -85,8 +100,9 @@ struct Fixture {
 
   Fixture() {
     world = {};
+    format.struct_size = sizeof format, format.name = "q", format.int_group = 32;
     for (const Kernel& k : kKernels)
-      weights.push_back({sizeof(apr_weight), k.weight, k.role, 0, nullptr, k.n, k.k, nullptr, 0});
+      weights.push_back({sizeof(apr_weight), k.weight, k.role, 0, &format, k.n, k.k, nullptr, 0});
     for (const apr_weight& w : weights) list.push_back(&w);
     plan.weights = list.data(), plan.n_weights = static_cast<uint32_t>(list.size());
     request.backend = &kBackend;
@@ -203,6 +219,60 @@ TEST_CASE("an interrupted run goes on where it was") {
   CHECK(tune(f.request).resumed == 0);
   std::ofstream(f.request.journal) << "{\"identity\": \"another device\", \"found\": [{\"key\": 3}]}";
   CHECK(tune(f.request).resumed == 0);
+}
+
+TEST_CASE("another template that serves the demand is searched too, and named by the rules") {
+  Fixture f;
+  KernelTemplate other = f.request.templates[0];
+  other.name = "other", other.view = "float", other.params = {{"x", "", {0, 1}, {}, 0}};
+  f.request.templates.push_back(other);
+  other.name = "prompts", other.m_min = 9, other.m_max = 0;  // made for other numbers of tokens
+  f.request.templates.push_back(other);
+  world.other_us = 9;  // 8 with its parameter, the session's own 10
+  const TuneOutcome outcome = tune(f.request);
+  for (const TuneSpec& spec : outcome.specs) CHECK(spec.others == std::vector<std::string>{"other"});
+  for (const auto& found : outcome.found) {
+    CHECK(found->kernel == "other");
+    CHECK(found->params.size() == 1);
+    CHECK(found->best_us == 8);
+    CHECK(found->base_us == 10);
+  }
+  for (const ProfileRule& rule : rules_of(outcome, "fake", f.request.templates))
+    CHECK(rule.kernel == "other");
+  // One that refuses is passed over, and is no failure.
+  world.other_us = 0;
+  for (const auto& found : tune(f.request).found) {
+    CHECK(found->kernel.empty());
+    CHECK(found->failed == 0);
+  }
+  // By its template alone.
+  world.other_us = 9;
+  f.request.templates[1].params.clear();
+  const TuneOutcome plain = tune(f.request);
+  CHECK(plain.found[0]->params.empty());
+  CHECK_FALSE(rules_of(plain, "fake", f.request.templates).empty());
+}
+
+TEST_CASE("the search ends in time, what it found is decided, and the next run goes on") {
+  Fixture f;
+  const apr_test::TempDir folder;
+  f.request.journal = folder / "t.journal";
+  world.microseconds = [](int64_t rows, int64_t depth) {
+    return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
+  };
+  world.seconds = 0.004;  // 28 ms a candidate, more than a second for all
+  f.request.seconds = 0.5;
+  const auto start = std::chrono::steady_clock::now();
+  const TuneOutcome outcome = tune(f.request);
+  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  CHECK(took < 1.1 * f.request.seconds + world.late + 0.1);
+  CHECK_FALSE(outcome.complete);
+  REQUIRE(outcome.found[0].has_value());
+  CHECK_FALSE(outcome.found[0]->params.empty());
+  f.request.seconds = 60, world.seconds = 0;
+  const TuneOutcome rest = tune(f.request);
+  CHECK(rest.complete);
+  CHECK(rest.resumed > 0);
 }
 
 TEST_CASE("no time: the profile says so by being incomplete") {
