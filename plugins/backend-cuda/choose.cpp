@@ -51,6 +51,11 @@ std::string refusal(const Template& t, const KernelSpec& spec, const Target& tar
   if (spec.m == 0 ? t.m_max != 0 : spec.m < t.m_min || (t.m_max != 0 && spec.m > t.m_max))
     return t.m_max == 0 ? fmt::format("serves {} tokens and more", t.m_min)
                         : fmt::format("serves {} to {} tokens", t.m_min, t.m_max);
+  // It would read 16-bit activations where there are none.
+  if (spec.op == Op::Linear && spec.m != 0 && t.m_max == 0)
+    return "eats 16-bit activations, which steps of few tokens do not have (a rule's m = [9, 1000000] leaves "
+           "them "
+           "out)";
   if (spec.segments.size() > t.max_segments) return fmt::format("takes {} matrices at most", t.max_segments);
   if (!t.norm && constant(spec, "kNorm") != 0) return "folds no norm in";
   constexpr const char* kEpilogues[] = {"none", "residual", "swiglu"};

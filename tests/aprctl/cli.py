@@ -162,6 +162,38 @@ def kernels():
     expect(0, ["run", "-p", "x", "-n", "1", "--profile", "cpu-avx512"], "0 of 2 rules", env={"APR_CPU_ISA": "portable"})
 
 
+def cuda():
+    """The CUDA backend's side of the commands, on a fake GPU (tests/cuda): what is chosen, by which rule, what was rejected."""
+    text = expect(0, ["kernels", "explain", "--backend", "cuda"], "blk.*.ffn_down", "gemv_int", "because: ", "not gemv_float: ", "attention_decode")
+    check(all(len(line) <= 80 for line in text.split("\n")), "kernels explain --backend cuda is wider than 80 columns")
+    report = json.loads(expect(0, ["kernels", "explain", "--backend", "cuda", "--json"]))
+    check(report["device"] == "Fake GPU" and report["arch"] == "sm_90a", f"another device: {report['device']} {report['arch']}")
+    down = [k for k in report["kernels"] if k["tensor"] == "blk.0.ffn_down.weight"]
+    check({k["m_min"] for k in down} >= {1, 9}, f"ffn_down has no kernels for one token and for prompts: {down}")
+    for k in down:
+        check(k["kernel"] == ("gemm" if k["m_min"] == 9 else "gemv_int") and k["layout"] == "planar" and k["rejected"], f"ffn_down: {k}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "mine.toml")
+        with open(path, "w") as f:
+            f.write('[[rules]]\nrole = "ffn_down"\ntemplate = "gemv_float"\nm = [1, 1]\nparams = { rows = 2 }\nwhy = "a test"\n')
+        expect(0, ["kernels", "explain", "--backend", "cuda", "--profile", path], "mine.toml:1: a test", "rows=2",
+               "1 of 1 rules chose 8 of")
+        # Where there are no 16-bit activations a GEMM would read what is not there.
+        with open(path, "w") as f:
+            f.write('[[rules]]\nrole = "ffn_down"\ntemplate = "gemm"\n')
+        expect(1, ["kernels", "explain", "--backend", "cuda", "--profile", path], "gemm cannot serve", "view", env={})
+        expect(1, ["kernels", "explain", "--backend", "cuda", "--profile", path], "gemm cannot serve", "m = [9, 1000000]",
+               env={"APR_FORCE_QTYPE": "blk.*.ffn_down=f16"})
+    expect(0, ["kernels", "show", "--backend", "cuda", os.path.join(os.path.dirname(APRCTL), "..", "models", "skerry-7m-q4_k_m.gguf"),
+               "blk.0.ffn_down"], "gemv_int", "namespace apr::spec")
+    # The graph path and the unfused one are both judged, and told apart.
+    report = json.loads(expect(0, ["parity", "--backend", "cuda", "--bisect", "--json", "--ids", "1,300,301,302,5,77,410,411,259,500"]))
+    passes = report["bisect"][0]["passes"]
+    check([p["what"] for p in passes] == ["as it runs", "unfused", "float activations"], f"passes: {[p['what'] for p in passes]}")
+    stages = [{s["stage"] for s in p["stages"] if s["form"] == "mixed"} for p in passes]
+    check("blk.0.attn_norm" not in stages[0] and "blk.0.attn_norm" in stages[1], "the unfused pass does not see what fusion hides")
+
+
 # NMSE of llama.cpp v0.5.0 on its CPU against the float64 logits (the golden folder's README.md).
 PEER_NMSE = {"tiny-F32": 3.5e-07, "tiny-F16": 5.7e-07, "tiny-BF16": 1.3e-05, "tiny-Q8_0": 1.1e-04, "tiny-Q4_0": 5.5e-06,
              "tiny-Q4_1": 1.3e-04, "tiny-Q5_0": 1.3e-04, "tiny-Q5_1": 1.3e-04, "tiny-Q4_K": 2.9e-04, "tiny-Q5_K": 3.4e-04,
@@ -434,6 +466,6 @@ def evaluate():
             expect(1, ["eval", q4, "--text", text, "--reference", other], "different vocabularies", q4, other, env=place)
 
 
-{"commands": commands, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+{"commands": commands, "cuda": cuda, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
 print("failures:", failures)
 sys.exit(1 if failures else 0)
