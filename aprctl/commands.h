@@ -18,6 +18,7 @@ int logits_main(const Arguments& args);
 int parity_main(const Arguments& args);
 int plugins_main(const Arguments& args);
 int plugins_check_main(const Arguments& args);  // `plugins check ...`
+int plugins_new_main(const Arguments& args);    // `plugins new ...`
 int probes_main(const Arguments& args);
 int quantize_main(const Arguments& args);
 int run_main(const Arguments& args);

@@ -1,5 +1,5 @@
 // Where the program's own data lies, found relative to the executable: an installed prefix or bundle has
-// <exe>/../share/apr/{models,profiles,ptx-templates}, a build folder has <exe>/../{models,...}.
+// <exe>/../share/apr/{models,profiles,ptx-templates,plugin-template}, a build folder has <exe>/../{models,...}.
 #pragma once
 
 #include <filesystem>

@@ -184,10 +184,12 @@ ordered_json info_json(Catalog& catalog, const std::string& wanted) {
 
 int plugins_main(const Arguments& args) {
   if (!args.empty() && args[0] == "check") return plugins_check_main({args.begin() + 1, args.end()});
+  if (!args.empty() && args[0] == "new") return plugins_new_main({args.begin() + 1, args.end()});
   CommandLine line("plugins",
                    "list: plugins found, paths searched, plugins refused. No library is opened.\n"
                    "info NAME: one plugin's formats and kernels, or its devices.\n"
-                   "check PLUGIN: the conformance test; see `aprctl plugins check --help`.",
+                   "check PLUGIN: the conformance test; see `aprctl plugins check --help`.\n"
+                   "new NAME: a project for a format of your own; see `aprctl plugins new --help`.",
                    "aprctl plugins info q4_k");
   namespace po = boost::program_options;
   PluginOptions::add(line);
@@ -209,7 +211,7 @@ int plugins_main(const Arguments& args) {
     return kExitOk;
   }
   if (action != "info")
-    throw usage_error("aprctl plugins: no action '{}'; there are list, info and check", action);
+    throw usage_error("aprctl plugins: no action '{}'; there are list, info, check and new", action);
   const auto wanted = line.find<std::string>("name");
   if (!wanted) throw usage_error("aprctl plugins info: name a plugin, a format or a backend");
   const ordered_json info = info_json(catalog, *wanted);

@@ -68,7 +68,7 @@ def commands():
     expect(0, ["plugins", "info", "q4_k"], "block_elements", "256", "gemv_int")
     expect(0, ["plugins", "info", "cpu"], "backend-cpu", "devices")
     expect(1, ["plugins", "info", "q9_z"], "q9_z")
-    expect(2, ["plugins", "frob"], "list, info and check")
+    expect(2, ["plugins", "frob"], "list, info, check and new")
     expect(0, ["plugins", "check", "--help"], "usage: aprctl plugins check", "example:", "--backend")
     expect(0, ["plugins", "check", "q4_0", "--format", "q4_0"], "q4_0 on cpu", "gemv_int portable", "verdict: pass")
     judged = json.loads(expect(0, ["plugins", "check", "quant-q4k", "--json"]))
