@@ -40,7 +40,7 @@ struct DeviceOptions {
 
 // A format on a backend's device, in small plans: rows of an embedding as dequantised, products of every
 // number of rows against float64, in every layout that the device uses. Where the backend has no device, one
-// result that says so. The group is "FORMAT on BACKEND".
+// result that says so, and whether its kernels compile with this codec. The group is "FORMAT on BACKEND".
 void check_on_device(const apr_quant_format& format, const apr_backend& backend, const DeviceOptions& options,
                      Listener& listener);
 
