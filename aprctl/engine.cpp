@@ -11,6 +11,7 @@
 #include "aprctl/installation.h"
 #include "aprctl/model_options.h"
 #include "core/base/error.h"
+#include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/hf/open_model.h"
 #include "core/kernel_cache/kernel_cache.h"
@@ -46,6 +47,13 @@ void say_profile(const ProfileInForce& in_force, const std::vector<apr_kernel_in
     if (kernel.rule != nullptr && kernel.rule[0] != '\0') ++by_rule;
   log_info("profile {}: {} of {} rules chose {} of {} kernels", in_force.profile.file,
            rules_used(kernels).size(), in_force.rules->size(), by_rule, kernels.size());
+}
+
+void say_warm_up(const Fp8WarmUp& warm_up) {
+  if (warm_up.tensors == 0) return;
+  log_info(
+      "8-bit floats: {} tensors, {}, {}", warm_up.tensors, human_bytes(warm_up.bytes),
+      warm_up.skipped ? std::string("not checked") : fmt::format("checked in {:.2f} s", warm_up.seconds));
 }
 
 }  // namespace
@@ -98,6 +106,8 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
 
   request_.load.n_ctx = context_of(request_, plan());
   if (!request_.load.progress) request_.load.progress = terminal_progress();
+  fp8_warm_up_ = warm_up_fp8(plan(), probes_.skip_fp8_warmup, request_.load.progress);
+  say_warm_up(fp8_warm_up_);
   session_ = std::make_unique<Session>(*device_, plan(), request_.load);
   check_forced(profile_, session_->kernels());
   say_profile(profile_, session_->kernels());
@@ -141,6 +151,11 @@ nlohmann::ordered_json Engine::report() const {
           {"weight_bytes", session.weight_bytes},
           {"kv_bytes", session.kv_bytes},
           {"scratch_bytes", session.scratch_bytes},
+          {"fp8_warm_up",
+           {{"tensors", fp8_warm_up_.tensors},
+            {"bytes", fp8_warm_up_.bytes},
+            {"skipped", fp8_warm_up_.skipped},
+            {"seconds", fp8_warm_up_.seconds}}},
           {"load_seconds", session.load_seconds},
           {"compile_seconds", session.compile_seconds},
           {"upload_seconds", session.upload_seconds},

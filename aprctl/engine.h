@@ -13,6 +13,7 @@
 #include "core/plugin/catalog.h"
 #include "core/probe/probe.h"
 #include "core/profile/select.h"
+#include "core/runtime/fp8_warm_up.h"
 #include "core/runtime/session.h"
 
 namespace apr::ctl {
@@ -66,6 +67,7 @@ class Engine {
   std::unique_ptr<Device> device_;
   std::vector<KernelTemplate> templates_;
   ProfileInForce profile_;
+  Fp8WarmUp fp8_warm_up_;
   std::unique_ptr<Session> session_;
   std::string gate_verdict_;
 };

@@ -28,6 +28,8 @@ constexpr std::array kTable = {
               "$XDG_CACHE_HOME/apr/kernels or ~/.cache/apr/kernels"},
     ProbeInfo{"APR_SKIP_PARITY_GATE", &Probes::skip_parity_gate, "",
               "a device is not compared with the CPU before its first answer", "0"},
+    ProbeInfo{"APR_SKIP_FP8_WARMUP", &Probes::skip_fp8_warmup, "",
+              "weights in 8-bit floats are not read and checked before a device gets them", "0"},
     ProbeInfo{"APR_STAGE_DUMP", &Probes::stage_dump, "", "new folder that receives every stage's output",
               "no dump"},
     ProbeInfo{"APR_FORCE_QTYPE", &Probes::force_qtype, "",

@@ -46,6 +46,7 @@ struct Probes {
   bool no_graph = false;                              // APR_NO_GRAPH
   bool no_fusion = false;                             // APR_NO_FUSION
   bool skip_parity_gate = false;                      // APR_SKIP_PARITY_GATE
+  bool skip_fp8_warmup = false;                       // APR_SKIP_FP8_WARMUP
   std::optional<std::filesystem::path> kernel_cache;  // APR_KERNEL_CACHE
   std::optional<std::filesystem::path> stage_dump;    // APR_STAGE_DUMP
   std::vector<PatternQtype> force_qtype;              // APR_FORCE_QTYPE

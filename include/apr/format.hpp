@@ -15,13 +15,15 @@
 //     static constexpr const char* kCppType = "apr::Q4K";
 //     static constexpr const char* kSource = codec_text;
 //     static constexpr int kGgufType = 12;        // or -1
-//     // One block: x[kBlock] finite floats, weight[kBlock] >= 0 of each column's squared error, to kBytes
-//     bytes. static void quantize(const float* x, const float* weight, uint8_t* block);
+//     // One block: x[kBlock] finite floats, weight[kBlock] >= 0 of each column's squared error, to kBytes bytes.
+//     static void quantize(const float* x, const float* weight, uint8_t* block);
 //
-//     // Optional. Columns of one block in a file, where the codec's block covers several: 1 for f32, f16,
-//     ... static constexpr int kElements = 1;
+//     // Optional. Columns of one block in a file, where the codec's block covers several: 1 for f32, f16.
+//     static constexpr int kElements = 1;
 //     // Optional. A rule of the format beyond finite values: null, or what is wrong with the block.
 //     static const char* check(const uint8_t* block);
+//     // Optional, for speed: true when the block surely decodes to finite values, seen without decoding it.
+//     static bool plainly_finite(const uint8_t* block);
 //     // Optional: hand-written kernels; each instruction set has the derived ones for what is not named.
 //     struct Avx2 { static constexpr auto unpack_int = &...; static constexpr auto gemv_int = &...; };
 //     struct Avx512 { ... gemv_float, unpack_float ... };
@@ -360,6 +362,9 @@ struct Format {
   // The first column of a codec block that is NaN or infinite, or -1. The usual block is settled by its
   // scales alone.
   static int not_finite(const uint8_t* block) {
+    if constexpr (requires { Definition::plainly_finite(block); }) {
+      if (Definition::plainly_finite(block)) return -1;
+    }
     if constexpr (Codec::kInteger) {
       bool plain = true;
       for (int c = 0; c < kChunks; ++c) {

@@ -50,6 +50,24 @@ void quantize_block(const float* x, float greatest, uint8_t* block) {
   std::memcpy(block + 128, &scale, 4);
 }
 
+float scale_of(const uint8_t* block) {
+  float scale;
+  std::memcpy(&scale, block + 128, 4);
+  return scale;
+}
+
+// No code has all bits of kNan, and no product leaves the range of floats.
+template <uint8_t kNan>
+bool plainly_finite(const uint8_t* block) {
+  int nans = 0;
+  for (int i = 0; i < 128; ++i) nans += (block[i] & kNan) == kNan;
+  return nans == 0 && std::fabs(scale_of(block)) < 1e30f;
+}
+
+const char* wrong_scale(const uint8_t* block) {
+  return scale_of(block) < 0.0f ? "its scale is negative" : nullptr;
+}
+
 struct F8_E4M3 {
   using Codec = apr::F8_E4M3;
   static constexpr const char* kName = "f8_e4m3";
@@ -65,6 +83,8 @@ struct F8_E4M3 {
   static void quantize(const float* x, const float*, uint8_t* block) {
     quantize_block<to_code<3, 7, 0x7e>>(x, 448.0f, block);
   }
+  static bool plainly_finite(const uint8_t* block) { return ::plainly_finite<0x7f>(block); }
+  static const char* check(const uint8_t* block) { return wrong_scale(block); }
 };
 
 struct F8_E5M2 {
@@ -82,6 +102,8 @@ struct F8_E5M2 {
   static void quantize(const float* x, const float*, uint8_t* block) {
     quantize_block<to_code<2, 15, 0x7b>>(x, 57344.0f, block);
   }
+  static bool plainly_finite(const uint8_t* block) { return ::plainly_finite<0x7c>(block); }
+  static const char* check(const uint8_t* block) { return wrong_scale(block); }
 };
 
 constexpr const apr_quant_format* kFormats[] = {&apr::Format<F8_E4M3>::kTable, &apr::Format<F8_E5M2>::kTable};

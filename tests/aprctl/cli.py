@@ -1,6 +1,6 @@
 """The program as its users meet it: commands, exit codes, messages, and figures on stdout.
 
-usage: cli.py SUITE     commands | quantize | eval | kernels | golden | vocab | shipped
+usage: cli.py SUITE     commands | fp8 | quantize | eval | kernels | golden | vocab | shipped
 APRCTL is the program; APR_TEST_GOLDEN and APR_TEST_VOCAB are the folders of golden models and vocabularies.
 Exits with 77 when what a suite needs is not there.
 """
@@ -17,6 +17,8 @@ import tempfile
 import time
 
 APRCTL = os.environ["APRCTL"]
+# In the build folder, beside the program's.
+SHIPPED_MODEL = os.path.join(os.path.dirname(APRCTL), "..", "models", "skerry-7m-q4_k_m.gguf")
 failures = 0
 
 
@@ -73,6 +75,24 @@ def commands():
     expect(0, ["plugins", "check", "q4_0", "--format", "q4_0"], "q4_0 on cpu", "gemv_int portable", "verdict: pass")
     judged = json.loads(expect(0, ["plugins", "check", "quant-q4k", "--json"]))
     check(judged["verdict"] == "pass" and judged["passed"] > 30, "quant-q4k does not pass plugins check --json")
+    expect(0, ["plugins", "new", "--help"], "usage: aprctl plugins new", "example:", "--directory")
+    expect(2, ["plugins", "new"], "vendor.name")
+    for name in ("int4", "Acme.int4", "acme.int4.x", "acme.", ".int4", "acme.4bit", "acme/x.y", "acme.int4 ", "a." + "b" * 70):
+        expect(2, ["plugins", "new", name], "vendor.name")
+    with tempfile.TemporaryDirectory() as scratch:
+        made = os.path.join(scratch, "deep", "er")
+        expect(0, ["plugins", "new", "acme.int4-b_2", "-d", made], "codec.h", "meson setup build")
+        codec = open(os.path.join(made, "codec.h")).read()
+        check("AcmeInt4B2" in codec and "@" not in codec, "codec.h is not filled in")
+        before = {f: os.stat(os.path.join(made, f)).st_mtime_ns for f in os.listdir(made)}
+        expect(1, ["plugins", "new", "acme.other", "-d", made], made, "is there already")
+        check(before == {f: os.stat(os.path.join(made, f)).st_mtime_ns for f in os.listdir(made)}, "plugins new touched a project")
+        empty = os.path.join(scratch, "empty")
+        os.mkdir(empty)
+        listed = json.loads(expect(0, ["plugins", "new", "acme.x", "-d", empty, "--json"]))
+        check(sorted(listed["files"]) == sorted(os.listdir(empty)) and "plugin.toml" in listed["files"], f"plugins new --json: {listed}")
+        expect(1, ["plugins", "new", "acme.x", "-d", "/proc/here"], "/proc/here")
+        check(sorted(os.listdir(scratch)) == ["deep", "empty"], f"left behind: {os.listdir(scratch)}")
     expect(2, ["plugins", "check"], "name a library")
     expect(2, ["plugins", "check", "q4_k", "--format", "q9_z"], "quant-q4k provides q4_k")
     expect(1, ["plugins", "check", "/tmp"], "no plugin.toml there")
@@ -466,6 +486,48 @@ def evaluate():
             expect(1, ["eval", q4, "--text", text, "--reference", other], "different vocabularies", q4, other, env=place)
 
 
-{"commands": commands, "cuda": cuda, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
+def fp8():
+    """8-bit floats are checked when they are loaded: what is damaged is named, and the probe leaves the check out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "f8.gguf")
+        expect(0, ["quantize", SHIPPED_MODEL, path, "--type", "f8_e4m3", "--requantize"])
+        tensors = json.loads(expect(0, ["inspect", path, "--json"]))["tensors"]
+        floats = [t for t in tensors if t["format"] == "f8_e4m3"]
+        step = ["bench", path, "-p", "4", "-n", "2", "-r", "1", "--json"]
+
+        def warm_up(**how):
+            return json.loads(expect(0, step, **how))[0]["fp8_warm_up"]
+
+        done = warm_up()
+        check(done["tensors"] == len(floats) and done["bytes"] == sum(t["bytes"] for t in floats), f"fp8_warm_up: {done}")
+        check(not done["skipped"] and done["seconds"] > 0, f"fp8_warm_up: {done}")
+        expect(0, ["run", path, "-p", "The", "-n", "1"], f"8-bit floats: {len(floats)} tensors", "checked in")
+        skip = {"APR_SKIP_FP8_WARMUP": "1"}
+        left_out = warm_up(env=skip)
+        check(left_out["skipped"] and left_out["seconds"] == 0 and left_out["tensors"] == len(floats), f"skipped: {left_out}")
+        none = json.loads(expect(0, ["bench", "-p", "4", "-n", "2", "-r", "1", "--json"]))[0]["fp8_warm_up"]
+        check(none["tensors"] == 0 and not none["skipped"], f"a model without 8-bit floats: {none}")
+
+        last = tensors[-1]
+        check(last["format"] == "f8_e4m3", f"the last tensor is {last}")
+        row, block = last["k"] // 128 * 132, 132
+        for byte, value, what in ((5 * row + block + 7, b"\x7f", "row 5 block 1 decodes to NaN or infinity at column 135"),
+                                  (9 * row + 131, b"\xbf", "row 9 block 0: its scale is negative")):
+            with open(path, "r+b") as f:
+                at = os.path.getsize(path) - (last["bytes"] + 31) // 32 * 32 + byte
+                f.seek(at)
+                was = f.read(1)
+                f.seek(at)
+                f.write(value)
+            expect(1, ["run", path, "-p", "The", "-n", "1"], f"tensor '{last['name']}' is damaged", what, "APR_SKIP_FP8_WARMUP")
+            code, out, err = aprctl("run", path, "-p", "The", "-n", "1", env=skip)
+            check("is damaged" not in err and "not checked" in err, f"with the probe: exit {code}\n{out}{err}")
+            with open(path, "r+b") as f:
+                f.seek(at)
+                f.write(was)
+        expect(0, ["run", path, "-p", "The", "-n", "1"])
+
+
+{"commands": commands, "cuda": cuda, "fp8": fp8, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
 print("failures:", failures)
 sys.exit(1 if failures else 0)
