@@ -10,6 +10,13 @@
 namespace apr::conformance {
 namespace {
 
+// Of a compiler's report: the first error is the author's, and most of what follows comes of it.
+std::string beginning(const std::string& report) {
+  constexpr size_t kMost = 1200;
+  if (report.size() <= kMost) return report;
+  return report.substr(0, report.rfind('\n', kMost)) + "\n...";
+}
+
 // What a device's compiler is given is the text alone: it may include the contract and nothing else.
 Finding text(const apr_codec& codec) {
   const std::string source = codec.source;
@@ -160,8 +167,8 @@ void check_codec(const apr_quant_format& f, const std::string& wanted_compiler, 
           "no C++ compiler here ($CXX, c++, g++, clang++): the layouts were not tried on this processor");
     HostCompilation result = compile_for_host(codec, compiler);
     host = std::move(result.codec);
-    if (!host) return fail("does not compile", result.log);
-    if (!result.log.empty()) return fail("warnings", result.log);
+    if (!host) return fail("does not compile", beginning(result.log));
+    if (!result.log.empty()) return fail("warnings", beginning(result.log));
     return pass(compiler);
   });
   if (!host) return;

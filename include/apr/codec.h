@@ -31,6 +31,8 @@
 //                                                            // too (-default-device), but never calls it
 //   };
 //
+// A block that is a few parts side by side needs no layouts written out: InParts, at this file's end, makes both.
+//
 // A chunk is one lane's unit of work. Every column of a block belongs to exactly one run of one chunk. In an integer
 // chunk the value of column c of run r is  round(round(scale[r] * q) + offset[r])  in float32: two roundings, never
 // fused, so that host and device agree bit for bit. q is any int8.
@@ -261,5 +263,111 @@ APR_FN float chunk_value(const IntChunk<kRuns, kRun>& chunk, int run, int column
   if constexpr (kOffset) return add(product, chunk.offset[run]);
   return product;
 }
+
+// ---- both layouts of a block in parts
+// ---------------------------------------------------------------------------------
+
+// Most blocks are a few parts side by side: a scale, then quants. For such a one an author writes a Block, which has a
+// codec's constants and, instead of layouts,
+//
+//   static constexpr int kParts[] = {2, 32};  // bytes of each part, in the file's order: 1 to 4 of them, in all kBytes
+//   struct Raw { ... };                       // what one lane loads for one chunk
+//   static Raw load(const auto& block, int chunk);  // with load_part: loads only
+//   static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
+//
+// and the codec is InParts<Block>: row_major reads the parts where the file has them, and in planar each is a plane.
+
+constexpr int greatest_power_of_two(int divisor_of) { return divisor_of & -divisor_of; }
+
+template <class Block>
+constexpr int part_offset(int part) {
+  int offset = 0;
+  for (int i = 0; i < part; ++i) offset += Block::kParts[i];
+  return offset;
+}
+
+// Where a block's parts are, and what their addresses are multiples of.
+template <class Block>
+struct PartsOfRow {
+  const uint8_t* block;
+  template <int kPart>
+  static constexpr int kAlign = greatest_power_of_two(Block::kAlign | part_offset<Block>(kPart));
+  template <int kPart>
+  APR_FN const uint8_t* at() const {
+    return block + part_offset<Block>(kPart);
+  }
+};
+template <class Block, int kCount>
+struct PartsOfPlanes {
+  const uint8_t* plane[kCount];
+  template <int kPart>
+  static constexpr int kAlign = greatest_power_of_two(Block::kParts[kPart] | 16);
+  template <int kPart>
+  APR_FN const uint8_t* at() const {
+    return plane[kPart];
+  }
+};
+
+// A number from a part, `offset` bytes after its begin: a multiple of the number's size.
+template <int kPart, class Parts, typename T>
+APR_FN void load_part(const Parts& block, int offset, T& value) {
+  const uint8_t* p = block.template at<kPart>() + offset;
+  constexpr int kAlign = Parts::template kAlign<kPart>;
+  if constexpr (sizeof(T) <= kAlign) {
+    value = load<T>(p);
+  } else {
+    value = 0;
+    for (int i = 0; i < static_cast<int>(sizeof(T)); i += kAlign) {
+      if constexpr (kAlign == 2)
+        value |= static_cast<T>(static_cast<T>(load<uint16_t>(p + i)) << (8 * i));
+      else
+        value |= static_cast<T>(static_cast<T>(load<uint8_t>(p + i)) << (8 * i));
+    }
+  }
+}
+// The same for an array of words: `offset` is a multiple of the array's size, or of 16.
+template <int kPart, class Parts, int kWords>
+APR_FN void load_part(const Parts& block, int offset, uint32_t (&words)[kWords]) {
+  constexpr int kAlign = Parts::template kAlign<kPart>, kSize = greatest_power_of_two(4 * kWords);
+  load_words<kWords, (kAlign < kSize ? kAlign : kSize)>(block.template at<kPart>() + offset, words);
+}
+
+template <class Block>
+struct InParts : Block {
+  static constexpr int kCount = sizeof(Block::kParts) / sizeof(int);
+  static_assert(part_offset<Block>(kCount) == Block::kBytes, "kBytes is the sum of kParts");
+
+  struct RowMajor {
+    static constexpr int kPlanes = 1;
+    static constexpr int kPlaneBytes[kPlanes] = {Block::kBytes};
+    using Raw = typename Block::Raw;
+    APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
+      return Block::load(PartsOfRow<Block>{block.p[0]}, chunk);
+    }
+    template <class Chunk>
+    APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
+      Block::decode(raw, chunk, out);
+    }
+  };
+
+  struct Planar {
+    static constexpr int kPlanes = kCount;
+    static constexpr const int (&kPlaneBytes)[kPlanes] = Block::kParts;
+    using Raw = typename Block::Raw;
+    APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
+      PartsOfPlanes<Block, kCount> parts;
+      for (int p = 0; p < kCount; ++p) parts.plane[p] = block.p[p];
+      return Block::load(parts, chunk);
+    }
+    template <class Chunk>
+    APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
+      Block::decode(raw, chunk, out);
+    }
+    static void split(const uint8_t* block, uint8_t* const* plane) {
+      for (int p = 0; p < kCount; block += Block::kParts[p++])
+        __builtin_memcpy(plane[p], block, static_cast<unsigned long>(Block::kParts[p]));
+    }
+  };
+};
 
 }  // namespace apr

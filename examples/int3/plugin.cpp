@@ -1,0 +1,46 @@
+// The example.int3 weight format: its codec, its quantiser, and the table that the program reads.
+#include "apr/format.hpp"
+#include "apr/quantize.hpp"
+#include "codec.h"
+
+APR_EMBED_TEXT(codec_text, "codec.h");
+
+namespace {
+
+struct Definition {
+  using Codec = ExampleInt3;
+  static constexpr const char* kName = "example.int3";
+  static constexpr const char* kDescription = "3.31 bits: superblocks of 256, 8-bit scales for 32 columns";
+  static constexpr const char* kCppType = "ExampleInt3";
+  static constexpr const char* kSource = codec_text;
+  static constexpr int kGgufType = -1;
+
+  static void quantize(const float* x, const float* weight, uint8_t* block) {
+    const auto fit =
+        apr::fit::superblock_scales<8, 32>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-4.0f, 3.0f});
+    std::memset(block, 0, Codec::kBytes);
+    for (int column = 0; column < 256; ++column) {
+      const int q = static_cast<int>(fit.q[column]) + 4;
+      const int c = column / 64, r = column / 16 % 4, i = column / 4 % 4, j = column % 4;
+      block[16 * c + 4 * i + j] |= static_cast<uint8_t>((q & 3) << (2 * r));
+      block[64 + 8 * c + 4 * (r / 2) + j] |= static_cast<uint8_t>((q >> 2) << (4 * (r % 2) + i));
+    }
+    for (int s = 0; s < 8; ++s) block[96 + s] = static_cast<uint8_t>(static_cast<int8_t>(fit.scale[s]));
+    apr::store_half(block + 104, fit.d);
+  }
+};
+
+constexpr const apr_quant_format* kFormats[] = {&apr::Format<Definition>::kTable};
+
+}  // namespace
+
+APR_PLUGIN_ENTRY = {sizeof(apr_plugin),
+                    APR_ABI_MAJOR,
+                    APR_ABI_MINOR,
+                    "example.int3",
+                    "0.1.0",
+                    "Apache-2.0",
+                    kFormats,
+                    1,
+                    nullptr,
+                    0};
