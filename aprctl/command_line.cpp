@@ -9,11 +9,32 @@ namespace apr::ctl {
 
 namespace po = boost::program_options;
 
+namespace {
+
+constexpr unsigned kHelpColumns = 80;
+
+// Long lines broken at spaces; shorter ones stay as they are.
+std::string wrapped(const std::string& text) {
+  std::istringstream lines(text);
+  std::string out;
+  for (std::string line; std::getline(lines, line); out += line + "\n") {
+    while (line.size() > kHelpColumns) {
+      const size_t space = line.rfind(' ', kHelpColumns);
+      if (space == std::string::npos) break;
+      out += line.substr(0, space) + "\n";
+      line.erase(0, space + 1);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 CommandLine::CommandLine(std::string name, std::string summary, std::string example)
     : name_(std::move(name)),
       summary_(std::move(summary)),
       example_(std::move(example)),
-      options_("options", 100, 60) {
+      options_("options", kHelpColumns, 46) {
   options_.add_options()("help,h", po::bool_switch(), "show this help");
 }
 
@@ -33,7 +54,7 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
         last = positional_.name_for_position(i);
         text << " [" << last << "]";
       }
-      text << "\n\n" << summary_ << "\n\nexample:\n  " << example_ << "\n\n" << options_;
+      text << "\n\n" << wrapped(summary_) << "\nexample:\n  " << example_ << "\n\n" << options_;
       std::cout << text.str();
       return false;
     }

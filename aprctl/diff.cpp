@@ -282,9 +282,9 @@ std::vector<Row> diff_logits(const Source& a, const Source& b, uint64_t vocab, u
 int diff_main(const Arguments& args) {
   CommandLine line("diff",
                    "Compare two models, two tensors (MODEL:TENSOR), two stage dumps (APR_STAGE_DUMP) or two "
-                   "files of raw logits: cosine,\n"
+                   "files of raw logits: cosine, "
                    "normalised squared error, RMS and largest difference, and what the difference looks "
-                   "like: identical, rounding, scaled,\n"
+                   "like: identical, rounding, scaled, "
                    "sign-flipped, transposed, shifted, not finite or different. Exit 0: all identical or "
                    "rounding; 4: not so.",
                    "aprctl diff a.gguf b.gguf          aprctl diff dump/cpu dump/cuda          aprctl diff "

@@ -175,9 +175,9 @@ std::string without_stage(const ParityReport& report, const std::string& command
 int parity_main(const Arguments& args) {
   CommandLine line("parity",
                    "Compare a backend with the precise CPU reference, or any two backends, on a real prompt: "
-                   "as one batch, in small batches,\n"
+                   "as one batch, in small batches, "
                    "token by token, through the captured graph, and as generation does. Each stage is also "
-                   "judged by its own inputs.\n"
+                   "judged by its own inputs. "
                    "--backend A or A,B; a backend's options follow a colon: cpu:precise,cuda:no_fusion. Exit "
                    "0: pass, 4: fail, 1: could not run.",
                    "aprctl parity -m model.gguf --backend cuda --bisect");

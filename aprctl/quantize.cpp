@@ -253,7 +253,7 @@ void add_options(CommandLine& line) {
 int quantize_main(const Arguments& args) {
   CommandLine line("quantize",
                    "Write a model's weights in other formats. The result appears under its name only when it "
-                   "is whole; what was done\n"
+                   "is whole; what was done "
                    "is in its metadata (apr.quantize.*).",
                    "aprctl quantize model-f16.gguf model-q4_k_m.gguf --type q4_k_m");
   add_options(line);

@@ -55,16 +55,19 @@ ordered_json timings(const Generated& result, Engine& engine, double load_second
           {"kv_bytes", info.kv_bytes}};
 }
 
-void print_timings(const ordered_json& t, Finish finish) {
-  fmt::print(
-      stderr,
-      "\n[{}] prompt {} tokens, {:.1f} tok/s; decode {} tokens, {:.1f} tok/s ({:.1f} GB/s of weights)\n"
-      "load {:.0f} ms; time to first token {:.1f} ms (from the program's start {:.0f} ms)\n"
-      "memory: {} peak on the host, weights {}, KV cache {}\n",
-      name(finish), t["prompt_tokens"].get<uint32_t>(), t["prompt_ts"].get<double>(),
-      t["decode_tokens"].get<uint32_t>(), t["decode_ts"].get<double>(), t["decode_gbs"].get<double>(),
-      t["load_ms"].get<double>(), t["ttft_ms"].get<double>(), t["start_to_first_token_ms"].get<double>(),
-      human_bytes(t["peak_host_bytes"]), human_bytes(t["weight_bytes"]), human_bytes(t["kv_bytes"]));
+// heading: how the answer ended, or how many there were.
+void print_timings(const ordered_json& t, std::string_view heading) {
+  const auto start_to_first = t["start_to_first_token_ms"].get<double>();
+  fmt::print(stderr,
+             "\n[{}] prompt {} tokens, {:.1f} tok/s\n"
+             "decode {} tokens, {:.1f} tok/s ({:.1f} GB/s of weights)\n"
+             "load {:.0f} ms; time to first token {:.1f} ms{}\n"
+             "memory: {} peak on the host, weights {}, KV cache {}\n",
+             heading, t["prompt_tokens"].get<uint32_t>(), t["prompt_ts"].get<double>(),
+             t["decode_tokens"].get<uint32_t>(), t["decode_ts"].get<double>(), t["decode_gbs"].get<double>(),
+             t["load_ms"].get<double>(), t["ttft_ms"].get<double>(),
+             start_to_first > 0 ? fmt::format(" (from the program's start {:.0f} ms)", start_to_first) : "",
+             human_bytes(t["peak_host_bytes"]), human_bytes(t["weight_bytes"]), human_bytes(t["kv_bytes"]));
 }
 
 void add_options(CommandLine& line) {
@@ -132,19 +135,31 @@ std::vector<int32_t> next_turn(const Tokenizer& tokenizer, const ChatTemplate& s
   return tokenizer.encode(style.render_next({&message, 1}, ended), options);
 }
 
-void chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemplate& style,
-          const std::optional<std::string>& system, bool quiet) {
+struct ChatTotals {
+  Generated sum{};  // of all answers; the time to the first token is the first answer's
+  uint32_t answers = 0;
+};
+
+ChatTotals chat(Conversation& conversation, const Tokenizer& tokenizer, const ChatTemplate& style,
+                const std::optional<std::string>& system, bool quiet) {
   if (!quiet)
     fmt::print(stderr, "chat ({}); an empty line or Ctrl-D ends it, Ctrl-C ends an answer\n", style.name());
-  std::optional<Finish> answer;  // how the last one ended
+  ChatTotals totals;
   while (true) {
     fmt::print(stderr, "\n> ");
     std::string text;
-    if (!std::getline(std::cin, text) || text.empty()) return;
+    if (!std::getline(std::cin, text) || text.empty()) return totals;
     const InterruptGuard guard{SIGINT};  // ends the answer, not the program
-    const std::vector<int32_t> turn = answer ? next_turn(tokenizer, style, text, *answer == Finish::EndOfText)
-                                             : first_turn(tokenizer, style, system, text);
-    answer = conversation.turn(turn, show_now).finish;
+    const bool ended = totals.sum.finish == Finish::EndOfText;
+    const std::vector<int32_t> turn = totals.answers > 0 ? next_turn(tokenizer, style, text, ended)
+                                                         : first_turn(tokenizer, style, system, text);
+    const Generated answer = conversation.turn(turn, show_now);
+    if (totals.answers++ == 0) totals.sum.first_token_seconds = answer.first_token_seconds;
+    totals.sum.finish = answer.finish;
+    totals.sum.prompt_tokens += answer.prompt_tokens;
+    totals.sum.prompt_seconds += answer.prompt_seconds;
+    totals.sum.decode_steps += answer.decode_steps;
+    totals.sum.decode_seconds += answer.decode_seconds;
     show_now("\n");
   }
 }
@@ -168,7 +183,7 @@ int run_main(const Arguments& args) {
   const Sampler checked(options.sampler);  // bad sampling options are refused before the model is loaded
   const auto text = line.flag("chat") && !line.has("prompt") && !line.has("file") && isatty(STDIN_FILENO)
                         ? std::nullopt
-                        : TextInput::read(line);
+                        : TextInput::read_prompt(line);
   if (!text && !line.flag("chat"))
     throw usage_error("aprctl run: no prompt; give --prompt or --file, pipe it in, or use --chat");
   if (!text && json) throw usage_error("aprctl run: --json needs a prompt");
@@ -188,7 +203,10 @@ int run_main(const Arguments& args) {
   Conversation conversation(engine.session(), *tokenizer, options);
   const auto system = line.find<std::string>("system");
   if (!text) {
-    chat(conversation, *tokenizer, *style, system, quiet);
+    const ChatTotals totals = chat(conversation, *tokenizer, *style, system, quiet);
+    if (!quiet && totals.answers > 0)
+      print_timings(timings(totals.sum, engine, load_seconds, 0),
+                    fmt::format("{} answer{}", totals.answers, totals.answers == 1 ? "" : "s"));
     return kExitOk;
   }
   std::vector<int32_t> prompt;
@@ -218,7 +236,7 @@ int run_main(const Arguments& args) {
     fmt::print("{}\n", out.dump(2, ' ', false, ordered_json::error_handler_t::replace));
   } else {
     show_now("\n");
-    if (!quiet) print_timings(t, result.finish);
+    if (!quiet) print_timings(t, name(result.finish));
   }
   return kExitOk;
 }

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -24,6 +25,7 @@ std::optional<std::string> TextInput::read(const CommandLine& line) {
   if (text && file) throw usage_error("--prompt and --file are both given; one of them is the text");
   if (text) return text;
   if (file && *file != "-") {
+    if (std::filesystem::is_directory(*file)) throw Error("{}: is a folder, not a file of text", *file);
     std::ifstream in(*file, std::ios::binary);
     std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
     if (!in || in.bad()) throw Error("{}: cannot be read: {}", *file, std::strerror(errno));
@@ -31,6 +33,14 @@ std::optional<std::string> TextInput::read(const CommandLine& line) {
   }
   if (!file && isatty(STDIN_FILENO)) return std::nullopt;
   return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+}
+
+std::optional<std::string> TextInput::read_prompt(const CommandLine& line) {
+  auto text = read(line);
+  if (!text || line.has("prompt")) return text;
+  if (text->ends_with('\n')) text->pop_back();
+  if (text->ends_with('\r')) text->pop_back();
+  return text;
 }
 
 }  // namespace apr::ctl

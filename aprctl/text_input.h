@@ -13,6 +13,8 @@ struct TextInput {
   // nullopt when neither option is given and standard input is a terminal. Throws when both are given, or on a file that
   // cannot be read. "-f -" is standard input.
   static std::optional<std::string> read(const CommandLine& line);
+  // The same, to be continued: the line feed that ends a file or a pipe's last line is not part of the text.
+  static std::optional<std::string> read_prompt(const CommandLine& line);
 };
 
 }  // namespace apr::ctl

@@ -62,9 +62,9 @@ int tune_main(const Arguments& args) {
   CommandLine line(
       "tune",
       "Measure the parameters of every kernel that reads weights, on this device with cold caches, and write "
-      "the\n"
+      "the "
       "fastest as a profile: of those that compute the same, and only where they beat the default by more "
-      "than\n"
+      "than "
       "the noise. Nothing else should run meanwhile. An interrupted run goes on where it was.",
       "aprctl tune model.gguf --backend cuda -o mine.toml   then: aprctl run --profile mine.toml");
   namespace po = boost::program_options;
