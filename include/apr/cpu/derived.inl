@@ -25,7 +25,10 @@ void unpack_int(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* s
       Layout::decode(Layout::load(Planes<1>{{block}}, c), c, chunk);
       for (int r = 0; r < Codec::kRuns; ++r) {
         const int col = Codec::col(c, r);
-        __builtin_memcpy(q + k + col, chunk.q[r], Codec::kRun);
+        // Word by word: they come from scalar registers, and one wide copy of what was just stored in words
+        // would wait for the stores to leave: decoding 5-bit blocks went from 29 to 43 tok/s with this.
+        for (int i = 0; i < Codec::kRun / 4; ++i)
+          __builtin_memcpy(q + k + col + 4 * i, &chunk.q[r][i], 4);
         scale[(k + col) / Codec::kGroup] = chunk.scale[r];
         offset[(k + col) / Codec::kGroup] = chunk.offset[r];
       }
