@@ -100,9 +100,11 @@ constexpr const char* kKimi[] = {
     R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 
 // Command A and Aya: digits in groups of three from the right, \d{1,3}(?=(?:\d{3})*\b) in the original. Here
-// only a number's first group looks ahead, so that a long number is linear work.
+// only a number's first group looks ahead, so that a long number is linear work. The words of \b are Oniguruma's, which
+// counts decimal digits alone among the numbers: PCRE2's would not end a number before a superscript.
 constexpr const char* kAyaNames[] = {"tiny_aya", "cohere2moe"};
-constexpr const char* kAya[] = {R"((?<!\d)\d{1,3}(?=(?:\d{3})*+\b)|\G(?<=\d)\d{3})", kGpt4o[0]};
+constexpr const char* kAya[] = {R"((?<!\d)\d{1,3}(?=(?:\d{3})*+(?![\p{L}\p{M}\p{Nd}\p{Pc}]))|\G(?<=\d)\d{3})",
+                                kGpt4o[0]};
 
 constexpr const char* kYoutuNames[] = {"youtu"};
 constexpr const char* kYoutu[] = {
