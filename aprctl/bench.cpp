@@ -4,16 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
-#include <random>
 
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
 #include "aprctl/model_options.h"
+#include "aprctl/speed_test.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -22,81 +19,21 @@ namespace apr::ctl {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-struct Sample {
-  double mean = 0, deviation = 0;
-};
-
-Sample summarise(const std::vector<double>& values) {
-  Sample sample;
-  const double n = static_cast<double>(values.size());
-  sample.mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
-  double squares = 0;
-  for (const double value : values) squares += (value - sample.mean) * (value - sample.mean);
-  sample.deviation = values.size() > 1 ? std::sqrt(squares / (n - 1)) : 0.0;
-  return sample;
-}
-
-struct Test {
-  uint32_t n_prompt, n_gen, n_depth;
-  std::vector<double> seconds;  // one per repetition
-};
-
-class Bench {
- public:
-  Bench(Session& session, uint32_t vocab)
-      : session_(session), random_(20240607), token_(0, static_cast<int32_t>(vocab) - 1) {}
-
-  void repeat(Test& test, uint32_t repetitions) {
-    for (uint32_t r = 0; r <= repetitions; ++r) {  // the first is the warm-up
-      int32_t position = 0;
-      if (test.n_depth > 0) {
-        session_.feed_argmax(tokens(test.n_depth), 0);
-        position = static_cast<int32_t>(test.n_depth);
-      }
-      const std::vector<int32_t> input = tokens(test.n_prompt + 1);
-      const auto start = Clock::now();
-      if (test.n_prompt > 0) session_.feed_argmax({input.data(), test.n_prompt}, position);
-      position += static_cast<int32_t>(test.n_prompt);
-      int32_t token = input.back();
-      for (uint32_t i = 0; i < test.n_gen; ++i)
-        token = session_.feed_argmax({&token, 1}, position + static_cast<int32_t>(i), 0,
-                                     i + 1 < test.n_gen ? APR_STEP_GREEDY : 0);
-      if (r > 0) test.seconds.push_back(seconds_since(start));
-    }
-  }
-
- private:
-  std::vector<int32_t> tokens(uint32_t n) {
-    std::vector<int32_t> out(n);
-    for (int32_t& token : out) token = token_(random_);
-    return out;
-  }
-
-  Session& session_;
-  std::mt19937 random_;
-  std::uniform_int_distribution<int32_t> token_;
-};
-
 // Bytes that one token of a decode test moves: all weights once, and the KV cache at the test's mean depth.
-double decode_bytes(const Test& test, const apr_session_info& info) {
+double decode_bytes(const SpeedTest& test, const apr_session_info& info) {
   return static_cast<double>(info.token_bytes) +
          static_cast<double>(info.kv_token_bytes) * (test.n_depth + 0.5 * test.n_gen);
 }
 
-ordered_json test_json(const Test& test, const Engine& engine, const apr_session_info& info, double peak) {
+ordered_json test_json(const SpeedTest& test, const Engine& engine, const apr_session_info& info,
+                       double peak) {
   const double tokens = test.n_prompt + test.n_gen;
   std::vector<double> speeds, nanoseconds;
   for (const double seconds : test.seconds) {
     speeds.push_back(tokens / seconds);
     nanoseconds.push_back(seconds * 1e9);
   }
-  const Sample speed = summarise(speeds), time = summarise(nanoseconds);
+  const Sample speed = summarise_sample(speeds), time = summarise_sample(nanoseconds);
   ordered_json out = engine.report();
   out["n_prompt"] = test.n_prompt;
   out["n_gen"] = test.n_gen;
@@ -177,10 +114,10 @@ int bench_main(const Arguments& args) {
     fmt::print("read bandwidth of this device: {:.1f} GB/s\n\n", peak);
   }
   ordered_json results = ordered_json::array();
-  Bench bench(engine.session(), engine.session().vocab());
+  SpeedTester bench(engine.session(), engine.session().vocab());
   for (const auto& [n_prompt, n_gen] : {std::pair{prompt, 0u}, std::pair{0u, gen}}) {
     if (n_prompt + n_gen == 0) continue;
-    Test test{n_prompt, n_gen, depth, {}};
+    SpeedTest test{n_prompt, n_gen, depth, {}};
     bench.repeat(test, repetitions);
     results.push_back(test_json(test, engine, engine.session().info(), peak));
     if (!json) print_row(results.back());

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "aprctl/engine_request.h"
 #include "aprctl/gate.h"
 #include "aprctl/installation.h"
 #include "aprctl/model_options.h"
@@ -63,8 +64,12 @@ std::string kernel_cache_folder(const Probes& probes) {
 }
 
 EngineRequest Engine::request(const CommandLine& line) {
+  return engine_request(line, ModelOptions::path(line));
+}
+
+EngineRequest engine_request(const CommandLine& line, std::string model) {
   EngineRequest request;
-  request.model = ModelOptions::path(line);
+  request.model = std::move(model);
   request.backend = line.get<std::string>("backend");
   request.device.index = line.get<uint32_t>("device");
   request.device.threads = line.get<uint32_t>("threads");

@@ -11,6 +11,7 @@
 
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
+#include "aprctl/eval_compare.h"
 #include "aprctl/eval_report.h"
 #include "aprctl/eval_run.h"
 #include "aprctl/model_options.h"
@@ -50,6 +51,13 @@ void add_options(CommandLine& line) {
       "where an interrupted evaluation is kept; default: in the user's cache folder")(
       "anew", po::bool_switch(), "do not continue an interrupted evaluation")("json", po::bool_switch(),
                                                                               "print JSON");
+  line.options().add_options()(
+      "compare", po::value<std::vector<std::string>>()->multitoken()->value_name("MODEL ..."),
+      "several files of one model instead of one: a table of bits, size, quality and speed")(
+      "plot", po::value<std::string>()->value_name("FILE.svg"),
+      "with --compare: quality against bits, as a picture")(
+      "repetitions,r", po::value<uint32_t>()->default_value(3),
+      "with --compare: of the speed tests (pp512, tg128, as `aprctl bench`); 0: none");
   BackendOptions::add(line, 512, "tokens of a window, BOS among them");
 }
 
@@ -75,12 +83,6 @@ EvalRequest request_of(const CommandLine& line) {
   return request;
 }
 
-// When the result is out nothing is left to continue.
-void forget(const EvalResult& result) {
-  std::error_code ignored;
-  if (!result.state_file.empty()) std::filesystem::remove(result.state_file, ignored);
-}
-
 }  // namespace
 
 int eval_main(const Arguments& args) {
@@ -92,6 +94,19 @@ int eval_main(const Arguments& args) {
   add_options(line);
   if (!line.parse(args)) return kExitOk;
   EvalRequest request = request_of(line);
+  if (const auto models = line.find<std::vector<std::string>>("compare")) {
+    if (line.has("model"))
+      throw usage_error(
+          "aprctl eval: a model and --compare are both given; name every model after --compare");
+    if (request.save_reference || request.state)
+      throw usage_error("aprctl eval: --{} is for one model: it cannot be used with --compare",
+                        request.save_reference ? "save-reference" : "state");
+    compare_models(
+        line, request,
+        {*models, line.find<std::string>("plot"), line.get<uint32_t>("repetitions"), line.flag("json")});
+    return kExitOk;
+  }
+  if (line.has("plot")) throw usage_error("aprctl eval: --plot draws what --compare compares");
   request.model = ModelOptions::path(line);
   const EvalResult result = run_eval(line, request);
   const EvalSummary summary = summarise(result.scores, result.has_reference);

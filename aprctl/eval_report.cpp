@@ -36,6 +36,11 @@ double tokens_per_second(const EvalResult& result) {
 
 std::string with_error(const Estimate& estimate) {
   if (!(estimate.error > 0) || !std::isfinite(estimate.error)) return fmt::format("{:.5g}", estimate.value);
+  if (estimate.value > 0 && estimate.value < 1e-3) {
+    const int power = static_cast<int>(std::floor(std::log10(estimate.value)));
+    const double unit = std::pow(10, power);
+    return fmt::format("{}e{}", with_error({estimate.value / unit, estimate.error / unit}), power);
+  }
   // Two digits of the error where one would be coarse (1 or 2), else one.
   int digits = -static_cast<int>(std::floor(std::log10(estimate.error)));
   if (estimate.error * std::pow(10, digits) < 2.95) ++digits;

@@ -8,7 +8,7 @@
 #include <csignal>
 #include <filesystem>
 
-#include "aprctl/engine.h"
+#include "aprctl/engine_request.h"
 #include "aprctl/installation.h"
 #include "aprctl/interrupt.h"
 #include "core/base/error.h"
@@ -60,8 +60,7 @@ void check_vocabularies(const std::string& a_name, const Vocab& a, const std::st
 class Runner {
  public:
   Runner(const CommandLine& line, const std::string& model, const Windows& windows) {
-    EngineRequest request = Engine::request(line);
-    request.model = model;
+    EngineRequest request = engine_request(line, model);
     request.load.n_ctx = windows.ctx;
     request.load.n_sequences = windows_per_step(windows, request.load.n_batch);
     engine_ = std::make_unique<Engine>(line, request);
@@ -341,6 +340,11 @@ EvalResult run_eval(const CommandLine& line, const EvalRequest& request) {
   result.title = model.meta.find_string("general.name").value_or(request.model);
   result.state_file = keeper.path();
   return result;
+}
+
+void forget(const EvalResult& result) {
+  std::error_code ignored;
+  if (!result.state_file.empty()) std::filesystem::remove(result.state_file, ignored);
 }
 
 }  // namespace apr::ctl

@@ -40,5 +40,7 @@ struct EvalResult {
 // Throws apr::Error: of the text, of the models, of vocabularies that differ, and when it was interrupted, which keeps what
 // it has for the next call.
 EvalResult run_eval(const CommandLine& line, const EvalRequest& request);
+// When the result is out nothing is left to continue.
+void forget(const EvalResult& result);
 
 }  // namespace apr::ctl

@@ -462,6 +462,20 @@ def evaluate():
             check(not os.path.exists(state), "the state is left behind")
         check(os.listdir(os.path.join(scratch, "apr", "eval")) == [], "states are left in the cache folder")
 
+        picture = path("plot.svg")
+        compare = ["eval", "--compare", f16, q4, "--reference", f16, "--text", text, *few, "--plot", picture]
+        table = expect(0, [*compare, "-r", "0"], "skerry-7m-q4_k_m", "4.954", "16.010", env=place)
+        check(all(len(row) <= 80 for row in table.split("\n")), f"the table is wider than 80 columns\n{table}")
+        with open(picture) as f:
+            svg = f.read()
+        check("skerry-7m-q4_k_m" in svg and "bits per weight" in svg and "not drawn: skerry-7m-f16 (0)" in svg, f"the plot: {svg}")
+        both = json.loads(expect(0, [*compare, "-r", "1", "--json"], env=place))
+        check([m["kl_divergence"] for m in both] == [itself["kl_divergence"], kl], "--compare has other figures than one by one")
+        check(all(m["pp512"]["avg_ts"] > 0 and m["tg128"]["avg_ts"] > 0 for m in both), "--compare measured no speed")
+        expect(2, ["eval", q4, "--text", text, "--plot", picture], "--compare")
+        expect(2, ["eval", "-m", q4, "--compare", q4, "--text", text], "--compare")
+        check(os.listdir(os.path.join(scratch, "apr", "eval")) == [], "--compare leaves states in the cache folder")
+
         empty, short = path("empty.txt"), path("short.txt")
         open(empty, "w").close()
         with open(short, "w") as f:
