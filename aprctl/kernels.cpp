@@ -14,28 +14,13 @@
 #include "aprctl/model_options.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 
 namespace apr::ctl {
 
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr size_t kWidth = 80;
-
-// Words at most kWidth columns wide, every line indented.
-std::string wrapped(const std::string& text, size_t indent) {
-  std::string out, line(indent, ' ');
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(' ', at), text.size());
-    const std::string word = text.substr(at, end - at);
-    if (line.size() > indent && line.size() + 1 + word.size() > kWidth)
-      out += line + "\n", line.assign(indent, ' ');
-    line += (line.size() > indent ? " " : "") + word;
-    at = end + 1;
-  }
-  return out + line + "\n";
-}
 
 std::string tokens(uint32_t least, uint32_t most) {
   return most == 0       ? fmt::format("{} tokens and more", least)

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 
 namespace apr::ctl {
 namespace {
@@ -117,7 +118,7 @@ ordered_json parity_json(const Engine& engine, const ParityReport& report,
 }
 
 std::string describe(const SideBisection& b) {
-  std::string text = fmt::format("bisect {}: {}\n", b.side, b.finding.text);
+  std::string text = wrapped(fmt::format("bisect {}: {}", b.side, b.finding.text), 0, 2);
   if (b.finding.result == BisectResult::Nothing) {
     for (const BisectPass& pass : b.passes)
       text += fmt::format("  {}: {} stages judged\n", pass.what, pass.stages.size());
@@ -125,20 +126,20 @@ std::string describe(const SideBisection& b) {
   }
   const StageVerdict& v = b.finding.verdict;
   text += fmt::format("  stage   {}\n", v.stage);
-  if (v.group.size() > 1) text += fmt::format("  group   {}\n", joined(v.group, " "));
+  if (v.group.size() > 1) text += wrapped(fmt::format("  group   {}", joined(v.group, " ")), 0, 10);
   if (!v.weight.empty()) text += fmt::format("  weight  {} ({})\n", v.weight, v.format);
-  if (!b.kernel.empty()) text += fmt::format("  kernel  {}\n", b.kernel);
+  if (!b.kernel.empty()) text += wrapped(fmt::format("  kernel  {}", b.kernel), 0, 10);
   text += fmt::format("  error   {:.2g} of its size, {:.2g} is rounding, over {} positions\n", v.error,
                       v.bound, v.rows);
   text += fmt::format("  worst   position {} column {}: {:.6g} where {:.6g} is right\n", v.worst_position,
                       v.worst_column, v.worst_got, v.worst_expected);
   if (v.factor_bound > 0)
     text += fmt::format("  factor  {:.6g}, off by {:.1e} at most\n", v.factor, v.factor_bound);
-  text += fmt::format("  looks   {}\n", v.looks_like);
+  text += wrapped(fmt::format("  looks   {}", v.looks_like), 0, 10);
   if (!b.finding.also.empty()) {
     const std::vector<std::string> some(
         b.finding.also.begin(),
-        b.finding.also.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(4, b.finding.also.size())));
+        b.finding.also.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(2, b.finding.also.size())));
     text += fmt::format("  also    {} later stages by themselves: {}{}\n", b.finding.also.size(),
                         joined(some), b.finding.also.size() > some.size() ? ", ..." : "");
   }
@@ -159,7 +160,7 @@ std::string kernel_of(Session& session, const StageVerdict& verdict) {
       of_group.push_back(text);
   }
   // A stage has one kernel for a token and another for prompts; the forms in which it fails tell which ran.
-  return joined(own.empty() ? of_group : own, "\n          ");
+  return joined(own.empty() ? of_group : own, "; ");
 }
 
 std::vector<std::string> next_probes(const SideBisection& b, const apr_plan& plan, Session& session,

@@ -196,7 +196,7 @@ def main():
             print(f"[{time.time() - START:3.0f} s] {'FAILED' if wrong else 'ok':<7} {fault.name} ({fault.model}, {fault.stage})", flush=True)
             if found.report:
                 print(f"        gate: {found.report['fault']}; {found.device['text']}")
-                print(f"        kernel: {(found.device.get('kernel') or '').splitlines()[:1]}; try: {'; '.join(found.device.get('try_next', []))}")
+                print(f"        kernel: {(found.device.get('kernel') or '').split('; ')[0]}; try: {'; '.join(found.device.get('try_next', []))}")
             for line in wrong:
                 print(f"        WRONG {line}")
     print(f"{len(faults)} faults and {len(models)} controls, {failed} not as they must be, {time.time() - START:.0f} s; logs in {out}")

@@ -80,7 +80,7 @@ BisectFinding find_fault(const std::vector<BisectPass>& passes) {
     case BisectResult::Nothing:
       break;
     case BisectResult::Stage:
-      finding.text = fmt::format("the first faulty stage is {} ({})", what, where);
+      finding.text = fmt::format("the first faulty stage: {} ({})", what, where);
       break;
     case BisectResult::Group:
       finding.text = fmt::format(

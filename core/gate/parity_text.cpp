@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/base/wrap.h"
 #include "core/gate/parity.h"
 #include "core/gate/stage_check.h"
 
@@ -17,6 +18,7 @@ struct Worst {
   double cosine = 1, nmse = 0, kl = 0, difference = 0;
   int32_t reference_argmax = 0, device_argmax = 0;
   std::string failing;
+  int failed = 0, forms = 0;
 };
 
 std::string position_table(const ParityReport& report) {
@@ -31,13 +33,16 @@ std::string position_table(const ParityReport& report) {
     if (w.failing.empty() &&
         (p.form == ParityForm::Prefill || p.device_argmax != p.reference_argmax || !p.pass))
       w.device_argmax = p.device_argmax;
+    ++w.forms;
+    if (!p.pass) ++w.failed;
     if (!p.pass) w.failing += std::string(w.failing.empty() ? "" : " ") + to_string(p.form);
   }
   std::string text = fmt::format("{:>3} {:>9} {:>8} {:>8} {:>9} {:>8} {:>8}  {}\n", "pos", "cosine", "nmse",
                                  "KL", "max diff", "argmax", "device", "fails in");
   for (const auto& [position, w] : positions)
     text += fmt::format("{:>3} {:>9.6f} {:>8.1e} {:>8.1e} {:>9.4f} {:>8} {:>8}  {}\n", position, w.cosine,
-                        w.nmse, w.kl, w.difference, w.reference_argmax, w.device_argmax, w.failing);
+                        w.nmse, w.kl, w.difference, w.reference_argmax, w.device_argmax,
+                        w.failed == w.forms ? "every form" : w.failing);
   return text;
 }
 
@@ -60,7 +65,7 @@ std::string form_table(const ParityReport& report) {
 }  // namespace
 
 std::string describe(const ParityReport& report) {
-  std::string text = fmt::format("parity: {}: {}\n", to_string(report.verdict), report.reason);
+  std::string text = wrapped(fmt::format("parity: {}: {}", to_string(report.verdict), report.reason), 0, 2);
   if (report.positions.empty()) return text;
   text += "\nevery position, the worst of all forms\n" + position_table(report);
   text += "\nevery form, at its worst position\n" + form_table(report);

@@ -10,24 +10,16 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/thread_pool.h"
-#include "core/compare/verdict.h"
 #include "core/gate/definition.h"
 #include "core/gate/explanation.h"
 #include "core/gate/feeder.h"
+#include "core/gate/tally.h"
 
 namespace apr {
 
 namespace {
 
-// A stage's error as a whole is a sum of many roundings, few of which may be independent: four times their
-// expected size is out of reach of chance, and a fault is tens of times that. One element is nearly normal:
-// ten deviations. A factor is judged over all columns and positions: eight.
-constexpr double kWhole = 4, kElement = 10, kFactor = 8;
-// A fault is looked for in its own direction, where noise of all other directions does not hide it: half of it must
-// be there, and the noise in that direction must be far from that.
-constexpr double kHalf = 0.5, kDirectionNoise = 0.025;
-constexpr int32_t kRopeOffs[] = {1, -1};
-constexpr double kFactorFloor = 1e-5;  // float32 sums of one sign lean this far
+constexpr int32_t kRopeOffs[] = {1, -1};  // positions by which a fused kernel's rope may be off
 
 // Ends are always among them: tails are where kernels go wrong.
 std::vector<uint32_t> sampled(uint32_t width, uint32_t columns) {
@@ -38,23 +30,6 @@ std::vector<uint32_t> sampled(uint32_t width, uint32_t columns) {
     picked.insert(static_cast<uint32_t>((uint64_t{i} * 245489 + i / width) % width));
   return {picked.begin(), picked.end()};
 }
-
-// What was judged of one stage, over all steps.
-struct Tally {
-  double dd = 0, ee = 0, vv = 0;
-  double part_d = 0, part_part = 0, part_noise = 0;
-  bool has_part = false, not_finite = false;
-  double worst = 0;
-  std::string explanation;  // of the first faulty row
-  struct Direction {
-    double da = 0, aa = 0, noise = 0;  // sums of d a, a^2, a^2 variance: a is what the fault would add
-  };
-  std::map<int32_t, Direction> rope;  // by how many positions its angles are off
-  std::map<int32_t, bool> right;      // by position: whether its row is
-  StageVerdict verdict;
-  std::vector<float> expected, got;  // [rows][columns that were judged]
-  uint32_t columns = 0;
-};
 
 class Checker {
  public:
@@ -85,7 +60,7 @@ class Checker {
   std::vector<StageVerdict> finish() {
     std::vector<StageVerdict> verdicts;
     for (Tally& t : tallies_)
-      if (t.verdict.rows > 0) verdicts.push_back(conclude(t));
+      if (t.verdict.rows > 0) verdicts.push_back(conclude(t, *plan_.ops[t.verdict.op], pool_));
     return verdicts;
   }
 
@@ -246,7 +221,7 @@ class Checker {
       if (!e.part.empty()) t.has_part = true, t.part_noise += e.part_noise[at];
       ++v.rows;
       look_for_rope(i, e, row, got, some, t);
-      const bool right = dd <= kWhole * kWhole * vv;
+      const bool right = is_rounding(dd, vv);
       t.right[step_->positions[row]] = right;
       if (!right && some.empty() && t.explanation.empty()) t.explanation = explain(i, row, got, dd);
     }
@@ -261,19 +236,6 @@ class Checker {
       return explain_rope(definition_, op, rows_, input(op.in[0]), row, got, dd);
     if (there && op.kind == APR_OP_RMS_NORM) return explain_norm(plan_, op, input(op.in[0]), row, got);
     return looks_transposed(i, row, got, dd) ? "W read as if it were stored [K, N]: transposed" : "";
-  }
-
-  // Attention that is right up to one position and wrong from the next one on has met a faulty cache slot there.
-  std::string explain_slot(const apr_op& op, const Tally& t) const {
-    if (op.kind != APR_OP_ATTENTION || t.right.empty() || !t.right.begin()->second) return "";
-    for (const auto& [position, right] : t.right) {
-      if (right) continue;
-      const auto before = t.right.find(position - 1);
-      if (before == t.right.end()) return "";
-      return fmt::format("right before position {}, wrong from it on: KV slot {} is stale or wrong", position,
-                         position);
-    }
-    return "";
   }
 
   // A fused kernel turns q and k and keeps them to itself. Of one token: what would come out if its angles were those
@@ -354,45 +316,6 @@ class Checker {
     double left = 0;
     for (size_t c = 0; c < y.size(); ++c) left += (got[c] - y[c] - other[c]) * (got[c] - y[c] - other[c]);
     return left < 0.01 * dd;
-  }
-
-  StageVerdict conclude(Tally& t) {
-    StageVerdict& v = t.verdict;
-    const double size = std::max(t.ee, 1e-300);
-    v.error = std::sqrt(t.dd / size);
-    v.bound = kWhole * std::sqrt(t.vv / size);
-    v.worst_deviations = t.worst;
-    bool wrong_factor = false, wrong_direction = false;
-    if (t.has_part && t.part_part > 0) {
-      v.factor = 1 + t.part_d / t.part_part;
-      v.factor_bound = kFactor * std::sqrt(t.part_noise) / t.part_part + kFactorFloor;
-      wrong_factor = std::fabs(v.factor - 1) > v.factor_bound;
-    }
-    for (const auto& [off, direction] : t.rope) {
-      if (!(direction.aa > 0) || direction.da < kHalf * direction.aa) continue;
-      const bool clear = std::sqrt(direction.noise) < kDirectionNoise * direction.aa;
-      if (!clear && t.dd <= kWhole * kWhole * t.vv) continue;
-      wrong_direction = wrong_direction || clear;
-      if (t.explanation.empty())
-        t.explanation = fmt::format("q and k turned by the angles of another position: off by {:+}", off);
-    }
-    const bool whole = t.dd <= kWhole * kWhole * t.vv, elements = t.worst <= kElement;
-    v.pass = !t.not_finite && whole && elements && !wrong_factor && !wrong_direction;
-    if (v.pass) return v;
-    if (t.explanation.empty()) t.explanation = explain_slot(*plan_.ops[v.op], t);
-    if (!t.explanation.empty()) {
-      v.looks_like = t.explanation;
-      return v;
-    }
-    const Comparison c = compare(matrix_of(t.expected.data(), v.rows, t.columns),
-                                 matrix_of(t.got.data(), v.rows, t.columns), v.bound * v.bound, pool_);
-    if (whole && !elements)
-      v.looks_like = fmt::format("single elements{}", c.where.empty() ? "" : ": " + c.where);
-    else if (whole)
-      v.looks_like = fmt::format("scaled by {:.5g}", v.factor);
-    else
-      v.looks_like = harmless(c.verdict) ? "more noise than rounding makes" : describe(c);
-    return v;
   }
 
   const apr_plan& plan_;
