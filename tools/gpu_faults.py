@@ -3,10 +3,12 @@
 `aprctl parity --bisect` must name the stage. A healthy control comes first and must pass.
 
 usage: gpu_faults.py BUNDLE --golden DIR [--out DIR] [--only NAME,...] [--jobs N]
+       gpu_faults.py --check TEMPLATES
 
 BUNDLE    what `./dev bundle` made
 --golden  the small golden models (APR_TEST_GOLDEN of the tests)
 --out     folder for the reports and logs; a temporary one without it
+--check   plants every fault in a copy of the folder of templates and runs nothing
 
 A fault is an exact edit of a template's text. When the text to be edited is not there exactly as often as
 expected, the script fails: a fault that was not planted proves nothing.
@@ -83,10 +85,14 @@ def plant(bundle, fault, folder):
     templates = os.path.join("share", "apr", "ptx-templates")
     shutil.copytree(bundle, folder, symlinks=True, copy_function=link, ignore=shutil.ignore_patterns("ptx-templates"))
     shutil.copytree(os.path.join(bundle, templates), os.path.join(folder, templates))
+    spoil(os.path.join(folder, templates), fault)
+
+
+def spoil(templates, fault):
     for name in fault.files:
-        shutil.copyfile(os.path.join(PLANTED, name), os.path.join(folder, templates, name))
+        shutil.copyfile(os.path.join(PLANTED, name), os.path.join(templates, name))
     for name, text, replacement, occurrences in fault.edits:
-        path = os.path.join(folder, templates, name)
+        path = os.path.join(templates, name)
         with open(path) as f:
             content = f.read()
         if content.count(text) != occurrences:
@@ -154,12 +160,21 @@ class Trial:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
-    parser.add_argument("--golden", required=True)
+    parser.add_argument("bundle", nargs="?")
+    parser.add_argument("--golden")
+    parser.add_argument("--check", metavar="TEMPLATES")
     parser.add_argument("--out")
     parser.add_argument("--only", help="names of faults, or parts of them, separated by commas")
     parser.add_argument("--jobs", type=int, default=5, help="faults at once")
     options = parser.parse_args()
+    if options.check:
+        for fault in FAULTS:
+            with tempfile.TemporaryDirectory() as scratch:
+                spoil(shutil.copytree(options.check, os.path.join(scratch, "ptx-templates")), fault)
+        print(f"{len(FAULTS)} faults can be planted")
+        return
+    if not options.bundle or not options.golden:
+        parser.error("a bundle and --golden are needed")
     bundle = os.path.abspath(options.bundle)
     if not os.path.exists(os.path.join(bundle, "bin", "aprctl")):
         parser.error(f"{bundle} has no bin/aprctl; `./dev bundle` makes one")
