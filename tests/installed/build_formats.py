@@ -48,6 +48,10 @@ with tempfile.TemporaryDirectory() as scratch:
         assert os.listdir(os.path.join(prefix, "share/apr", folder)), folder
     model = os.path.join(prefix, "share/apr/models/skerry-7m-q4_k_m.gguf")
 
+    text_file = os.path.join(scratch, "text.txt")
+    with open(os.path.join(examples, "../models/heldout.txt")) as whole, open(text_file, "w") as some:
+        some.write(whole.read(2000))
+
     projects = {}  # format -> source folder
     for name in ("nf4", "int3"):
         projects["example." + name] = shutil.copytree(os.path.join(examples, name), os.path.join(scratch, name))
@@ -80,6 +84,8 @@ with tempfile.TemporaryDirectory() as scratch:
         assert name in formats, formats
         answer = run(name, [aprctl, "run", path, "-p", "The lighthouse keeper", "-n", "12", *where], env)
         assert len(answer.strip()) > 10, answer
+        judged = json.loads(run(name, [aprctl, "eval", path, "--text", text_file, "--reference", model, "--ctx", "128", "--json", *where], env))
+        assert 1 < judged["perplexity"]["value"] < 3, judged["perplexity"]
         refused = subprocess.run([aprctl, "run", path, "-p", "x", "-n", "1"], env=env, capture_output=True, text=True)
         assert refused.returncode == 1 and name in refused.stderr, refused.stderr
         return answer.strip()
