@@ -8,6 +8,7 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/kernel_cache/kernel_cache.h"
@@ -30,7 +31,10 @@ int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool 
     damaged += entry.damage.empty() ? 0 : 1;
   }
   if (json) {
-    ordered_json out = {{"folder", cache.folder()}, {"bytes", bytes}, {"entries", ordered_json::array()}};
+    ordered_json out = {{"folder", cache.folder()},
+                        {"probes", probes_json(probes_in_force())},
+                        {"bytes", bytes},
+                        {"entries", ordered_json::array()}};
     if (verified) out["damaged"] = damaged;
     for (const CacheEntry& entry : entries) {
       ordered_json row = {{"key", entry.key},     {"summary", entry.summary}, {"compiler", entry.compiler},
@@ -74,7 +78,7 @@ int cache_main(const Arguments& args) {
   if (line.flag("damaged") && action != "clear") throw usage_error("aprctl cache: --damaged goes with clear");
 
   KernelCache::Options options;
-  options.folder = kernel_cache_folder(announce_probes());
+  options.folder = kernel_cache_folder(probes_in_force());
   if (options.folder.empty())
     throw Error("there is no cache folder: set APR_KERNEL_CACHE, XDG_CACHE_HOME or HOME");
   KernelCache cache(options);
@@ -82,10 +86,11 @@ int cache_main(const Arguments& args) {
   if (action == "verify") return show(cache, cache.verify(), true, line.flag("json"));
   const KernelCache::Cleared cleared = cache.clear(line.flag("damaged"));
   if (line.flag("json")) {
-    fmt::print(
-        "{}\n",
-        ordered_json{{"folder", cache.folder()}, {"entries", cleared.entries}, {"bytes", cleared.bytes}}.dump(
-            2));
+    fmt::print("{}\n", ordered_json{{"folder", cache.folder()},
+                                    {"probes", probes_json(probes_in_force())},
+                                    {"entries", cleared.entries},
+                                    {"bytes", cleared.bytes}}
+                           .dump(2));
   } else {
     fmt::print("removed {} kernels, {}, from {}\n", cleared.entries, human_bytes(cleared.bytes),
                cache.folder());

@@ -14,6 +14,7 @@
 #include "aprctl/commands.h"
 #include "aprctl/diff_sources.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -140,15 +141,24 @@ std::vector<Row> diff_models(const Model& a, const Model& b, Catalog& catalog, s
 // and no depth excuses more than 2%.
 double stage_bound(size_t index) { return std::min(0.02, 4 * 2 * 4.7e-5 * static_cast<double>(index + 1)); }
 
-std::vector<Row> diff_dumps(const std::filesystem::path& a, const std::filesystem::path& b,
-                            std::optional<double> bound, ThreadPool& pool) {
+struct DumpDiff {
+  std::string model_a, model_b;  // sha256
+  std::vector<Row> rows;
+};
+
+DumpDiff diff_dumps(const std::filesystem::path& a, const std::filesystem::path& b,
+                    std::optional<double> bound, ThreadPool& pool) {
   using Key = std::tuple<std::string, int32_t, int32_t, uint32_t>;
   const auto key = [](const DumpedRow& row) {
     return Key(row.stage, row.sequence, row.position, row.occurrence);
   };
   std::map<Key, const DumpedRow*> others;
-  const std::vector<DumpedRow> rows_a = dumped_rows(a), rows_b = dumped_rows(b);
-  for (const DumpedRow& row : rows_b) others[key(row)] = &row;
+  const DumpedRows dump_a = dumped_rows(a), dump_b = dumped_rows(b);
+  if (dump_a.model != dump_b.model)
+    log_warning(
+        "the dumps are of different models (sha256 {:.12}... and {:.12}...): what differs may be the weights",
+        printable(dump_a.model), printable(dump_b.model));
+  for (const DumpedRow& row : dump_b.rows) others[key(row)] = &row;
 
   // Rows of a stage that both dumps have, in the order of A.
   struct Stage {
@@ -167,7 +177,7 @@ std::vector<Row> diff_dumps(const std::filesystem::path& a, const std::filesyste
       return record;
     }
   } reader_a, reader_b;
-  for (const DumpedRow& row : rows_a) {
+  for (const DumpedRow& row : dump_a.rows) {
     if (!stages.contains(row.stage)) order.push_back(row.stage);
     Stage& stage = stages[row.stage];
     const auto found = others.find(key(row));
@@ -211,7 +221,7 @@ std::vector<Row> diff_dumps(const std::filesystem::path& a, const std::filesyste
   if (result.empty()) throw Error("the dumps have no stage at a common position");
   if (not_in_b > 0) log_info("{} stages of A are not in B: fused away, or not of this plan", not_in_b);
   if (partly > 0) log_info("{} stages have rows in A at positions that B lacks", partly);
-  return result;
+  return {dump_a.model, dump_b.model, std::move(result)};
 }
 
 // ---- raw logits
@@ -301,7 +311,7 @@ int diff_main(const Arguments& args) {
   line.positional("b", 1);
   PluginOptions::add(line);
   if (!line.parse(args)) return kExitOk;
-  const Probes probes = announce_probes();
+  const Probes& probes = probes_in_force();
   const Source a = open_source(line.get<std::string>("a")), b = open_source(line.get<std::string>("b"));
   if (a.kind != b.kind)
     throw usage_error("aprctl diff: {} is a {} and {} a {}; two of one kind can be compared", a.name,
@@ -312,6 +322,7 @@ int diff_main(const Arguments& args) {
   if (bound && !(*bound >= 0)) throw usage_error("aprctl diff: --bound must not be negative");
   ThreadPool pool;
   std::vector<Row> rows;
+  std::optional<DumpDiff> dumps;
   const char* what = "";
   switch (a.kind) {
     case SourceKind::Model: {
@@ -327,7 +338,8 @@ int diff_main(const Arguments& args) {
       break;
     }
     case SourceKind::Dump:
-      rows = diff_dumps(a.path, b.path, bound, pool);
+      dumps = diff_dumps(a.path, b.path, bound, pool);
+      rows = std::move(dumps->rows);
       what = "stage";
       break;
     case SourceKind::Logits:
@@ -340,10 +352,15 @@ int diff_main(const Arguments& args) {
   for (const Row& row : rows)
     ++counts[row.problem.empty() ? to_string(row.comparison.verdict) : "missing or of another shape"];
   if (line.flag("json")) {
-    ordered_json in_force = ordered_json::object();
-    for (const auto& [name, value] : probes.in_force) in_force[name] = value;
-    ordered_json out = {
-        {"a", a.name}, {"b", b.name}, {"kind", to_string(a.kind)}, {"probes", in_force}, {"counts", counts}};
+    ordered_json out = {{"a", a.name},
+                        {"b", b.name},
+                        {"kind", to_string(a.kind)},
+                        {"probes", probes_json(probes)},
+                        {"counts", counts}};
+    if (dumps)
+      out["models"] = {{"a", printable(dumps->model_a)},
+                       {"b", printable(dumps->model_b)},
+                       {"same", dumps->model_a == dumps->model_b}};
     out["first_difference"] =
         first == rows.end() ? ordered_json(nullptr) : ordered_json(printable(first->what, kLongPath));
     out["rows"] = ordered_json::array();
@@ -360,6 +377,9 @@ int diff_main(const Arguments& args) {
     for (const auto& [verdict, count] : counts)
       summary += fmt::format("{}{} {}", summary.empty() ? "" : ", ", count, verdict);
     fmt::print("{} compared: {}\n", rows.size(), summary);
+    if (dumps && dumps->model_a != dumps->model_b)
+      fmt::print("of different models: {:.12}... and {:.12}...\n", printable(dumps->model_a),
+                 printable(dumps->model_b));
     if (first != rows.end())
       fmt::print("first difference: {}: {}\n", printable(first->what),
                  first->problem.empty() ? describe(first->comparison) : first->problem);

@@ -122,8 +122,9 @@ double packing_bound(const Tensor& a, const apr_quant_format& fa, const Tensor& 
   return kMargin * (cost(a, fa, fb) + cost(b, fb, fa));
 }
 
-std::vector<DumpedRow> dumped_rows(const fs::path& dump) {
-  std::vector<DumpedRow> rows;
+DumpedRows dumped_rows(const fs::path& dump) {
+  DumpedRows all;
+  std::vector<DumpedRow>& rows = all.rows;
   std::map<std::tuple<std::string, int32_t, int32_t>, uint32_t> seen;
   for (uint64_t step = 0;; ++step) {
     const fs::path folder = dump / fmt::format("{:06}", step);
@@ -131,13 +132,18 @@ std::vector<DumpedRow> dumped_rows(const fs::path& dump) {
     if (!fs::is_directory(folder, failure)) break;
     for (const fs::path& file : stage_files(dump.parent_path(), dump.filename().string(), step)) {
       const StageRecord record = read_stage(file);
+      if (rows.empty()) all.model = record.model;
+      if (record.model != all.model)
+        throw Error(
+            "{}: is of model {}, but the dump began with {}; stages of two models in one dump mean nothing",
+            file.native(), printable(record.model), printable(all.model));
       for (uint32_t r = 0; r < record.rows; ++r)
         rows.push_back({record.stage, record.positions[r], record.sequences[r],
                         seen[{record.stage, record.sequences[r], record.positions[r]}]++, file, r});
     }
   }
   if (rows.empty()) throw Error("{}: no step in this dump", dump.native());
-  return rows;
+  return all;
 }
 
 }  // namespace apr::ctl

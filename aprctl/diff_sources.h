@@ -48,7 +48,11 @@ struct DumpedRow {
   std::filesystem::path file;
   uint32_t row;
 };
-// All rows of a dump of one backend; step folders in order.
-std::vector<DumpedRow> dumped_rows(const std::filesystem::path& dump);
+struct DumpedRows {
+  std::string model;  // sha256 that the dump's files name
+  std::vector<DumpedRow> rows;
+};
+// All rows of a dump of one backend; step folders in order. Throws apr::Error when its files are of several models.
+DumpedRows dumped_rows(const std::filesystem::path& dump);
 
 }  // namespace apr::ctl

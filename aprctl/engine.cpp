@@ -11,6 +11,7 @@
 #include "aprctl/gate.h"
 #include "aprctl/installation.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -81,7 +82,7 @@ EngineRequest engine_request(const CommandLine& line, std::string model) {
 }
 
 Engine::Engine(const CommandLine& line, EngineRequest request)
-    : probes_(announce_probes()),
+    : probes_(probes_in_force()),
       request_(std::move(request)),
       model_(open_model(request_.model)),
       catalog_(std::make_unique<Catalog>(PluginOptions::search_paths(line, probes_))) {
@@ -117,8 +118,15 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
   check_forced(profile_, session_->kernels());
   say_profile(profile_, session_->kernels());
   gate_verdict_ = gate_before_use(*this);
-  if (probes_.stage_dump)
-    session_->dump_stages(std::make_unique<StageDump>(*probes_.stage_dump, request_.backend, request_.model));
+  if (!probes_.stage_dump) return;
+  if (!request_.dump) {
+    log_warning(
+        "APR_STAGE_DUMP: this command watches stages itself and writes no dump; `aprctl run` and "
+        "`aprctl logits` write one");
+    return;
+  }
+  // Not its path: two dumps are of one model when their hashes agree, wherever the file lay.
+  session_->dump_stages(std::make_unique<StageDump>(*probes_.stage_dump, request_.backend, model_.sha256()));
 }
 
 std::string Engine::resolved() const {
@@ -130,8 +138,6 @@ std::string Engine::resolved() const {
 nlohmann::ordered_json Engine::report() const {
   const apr_device_info device = device_->info();
   const apr_session_info session = session_->info();
-  nlohmann::ordered_json probes = nlohmann::ordered_json::object();
-  for (const auto& [name, value] : probes_.in_force) probes[name] = value;
   const nlohmann::ordered_json profile = {{"name", profile_.profile.name},
                                           {"file", profile_.profile.file},
                                           {"rules", profile_.rules->size()},
@@ -152,7 +158,7 @@ nlohmann::ordered_json Engine::report() const {
           {"precise", request_.load.precise},
           {"profile", profile},
           {"parity_gate", gate_verdict_},
-          {"probes", probes},
+          {"probes", probes_json(probes_)},
           {"weight_bytes", session.weight_bytes},
           {"kv_bytes", session.kv_bytes},
           {"scratch_bytes", session.scratch_bytes},

@@ -28,6 +28,7 @@ struct EngineRequest {
   DeviceRequest device;
   LoadRequest load;  // n_ctx 0: the model's own context, at most kDefaultContext; rules come from the profile
   std::optional<Profile> profile;  // instead of the one that the command line and the environment name
+  bool dump = true;                // obey APR_STAGE_DUMP; false for commands that tap the session
   bool gate = true;  // compare a backend other than the reference with it before its first answer
 };
 

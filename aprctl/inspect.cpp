@@ -8,6 +8,7 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/format.h"
 #include "core/hf/open_model.h"
 
@@ -165,10 +166,12 @@ int inspect_main(const Arguments& args) {
       "sha256", po::bool_switch(), "hash all files of the model (seconds per gigabyte)");
   if (!line.parse(args)) return kExitOk;
 
+  const Probes& probes = probes_in_force();
   const std::string path = ModelOptions::path(line);
   const Model model = open_model(path);
   if (line.flag("json")) {
-    const ordered_json report = report_json(model, path, line.flag("full"), line.flag("sha256"));
+    ordered_json report = report_json(model, path, line.flag("full"), line.flag("sha256"));
+    report["probes"] = probes_json(probes);
     fmt::print("{}\n", report.dump(2, ' ', false, ordered_json::error_handler_t::replace));
   } else {
     print_report(model, path, line.flag("sha256"));

@@ -12,6 +12,7 @@
 #include "aprctl/installation.h"
 #include "aprctl/kernels.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/wrap.h"
@@ -85,10 +86,13 @@ int list(const CommandLine& line, const Probes& probes) {
   const std::string name = line.get<std::string>("backend");
   const auto templates = kernel_templates(catalog.backend(name), {{"data_dir", data_folder().string()}});
   if (templates.empty()) throw Error("backend {} does not tell which kernels it has", name);
-  if (line.flag("json"))
-    fmt::print("{}\n", list_json(templates).dump(2));
-  else
+  if (line.flag("json")) {
+    const ordered_json out = {
+        {"backend", name}, {"probes", probes_json(probes)}, {"kernels", list_json(templates)}};
+    fmt::print("{}\n", out.dump(2));
+  } else {
     print_list(templates);
+  }
   return kExitOk;
 }
 
@@ -241,6 +245,7 @@ int show(const CommandLine& line) {
     if (line.flag("json")) {
       const auto number = [](int32_t v) { return v < 0 ? ordered_json(nullptr) : ordered_json(v); };
       ordered_json out = explain_json(k, 0);
+      out["probes"] = probes_json(engine.probes());
       out["function"] = code.function, out["isa"] = code.isa, out["key"] = code.key;
       out["registers"] = number(code.registers), out["shared_bytes"] = number(code.shared_bytes),
       out["spill_bytes"] = number(code.spill_bytes);
@@ -294,7 +299,7 @@ int kernels_main(const Arguments& args) {
       "ptx", po::bool_switch(), "show: PTX too")("json", po::bool_switch(), "print JSON");
   if (!line.parse(args)) return kExitOk;
   const std::string action = line.get<std::string>("action");
-  if (action == "list") return list(line, announce_probes());
+  if (action == "list") return list(line, probes_in_force());
   if (action == "explain") return explain(line);
   if (action == "show") return show(line);
   throw usage_error("aprctl kernels: no action '{}'; there are list, explain and show", action);

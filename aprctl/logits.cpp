@@ -1,9 +1,11 @@
 // `aprctl logits`: the logits of given token ids as raw float32 [tokens, vocab], for comparison with other engines.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
@@ -42,7 +44,8 @@ int logits_main(const Arguments& args) {
   BackendOptions::add(line);
   line.options().add_options()("ids", po::value<std::string>()->required(), "token ids, separated by commas")(
       "single", po::bool_switch(), "feed the tokens one by one instead of all at once")(
-      "out,o", po::value<std::string>()->required(), "file to write");
+      "out,o", po::value<std::string>()->required(), "file to write")(
+      "json", po::bool_switch(), "print JSON: what was run, and the most probable token at each position");
   if (!line.parse(args)) return kExitOk;
 
   EngineRequest request = Engine::request(line);
@@ -64,6 +67,17 @@ int logits_main(const Arguments& args) {
     logits = session.feed_all(ids, 0);
   }
   write_whole(line.get<std::string>("out"), logits);
+  if (line.flag("json")) {
+    nlohmann::ordered_json out = engine.report();
+    out["ids"] = ids;
+    out["single"] = line.flag("single");
+    out["output"] = line.get<std::string>("out");
+    out["shape"] = {ids.size(), session.vocab()};
+    out["argmax"] = nlohmann::ordered_json::array();
+    for (auto row = logits.begin(); row != logits.end(); row += session.vocab())
+      out["argmax"].push_back(std::max_element(row, row + session.vocab()) - row);
+    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  }
   log_info("{}: [{}, {}] float32", line.get<std::string>("out"), ids.size(), session.vocab());
   return kExitOk;
 }

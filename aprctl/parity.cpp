@@ -193,7 +193,7 @@ int parity_main(const Arguments& args) {
   if (!line.parse(args)) return kExitOk;
   const auto [first, second] = parse_sides(line.get<std::string>("backend"));
   EngineRequest request = Engine::request(line);
-  request.gate = false;
+  request.gate = request.dump = false;
   request.backend = second.backend;
   request.device.settings = second.settings;
   request.load.precise = request.load.precise || second.precise;

@@ -8,6 +8,7 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/plugin/catalog.h"
 
@@ -39,7 +40,7 @@ std::string_view kind_name(apr_codec_kind kind) {
 }
 
 ordered_json list_json(const Catalog& catalog) {
-  ordered_json out;
+  ordered_json out = {{"probes", probes_json(probes_in_force())}};
   out["plugins"] = ordered_json::array();
   for (const FoundPlugin& plugin : catalog.plugins()) {
     out["plugins"].push_back(
@@ -200,7 +201,7 @@ int plugins_main(const Arguments& args) {
   line.positional("name", 1);
   if (!line.parse(args)) return kExitOk;
 
-  Catalog catalog(PluginOptions::search_paths(line, announce_probes()));
+  Catalog catalog(PluginOptions::search_paths(line, probes_in_force()));
   const std::string action = line.get<std::string>("action");
   if (action == "list") {
     if (line.flag("json")) {
@@ -216,7 +217,9 @@ int plugins_main(const Arguments& args) {
   if (!wanted) throw usage_error("aprctl plugins info: name a plugin, a format or a backend");
   const ordered_json info = info_json(catalog, *wanted);
   if (line.flag("json")) {
-    fmt::print("{}\n", info.dump(2));
+    ordered_json out = info;
+    out["probes"] = probes_json(probes_in_force());
+    fmt::print("{}\n", out.dump(2));
   } else {
     print_tree(info, 0);
   }

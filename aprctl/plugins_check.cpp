@@ -12,6 +12,7 @@
 #include "aprctl/installation.h"
 #include "aprctl/isolated.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/conformance/conformance.h"
@@ -140,20 +141,6 @@ class Sender : public conformance::Listener {
   std::function<void(const std::string&)> send_;
 };
 
-// Text in lines of `width` columns, each after `indent` spaces.
-std::string wrapped(const std::string& text, size_t indent, size_t width) {
-  std::string out;
-  for (size_t from = 0; from < text.size();) {
-    const size_t line_end = std::min(text.find('\n', from), text.size());
-    size_t to = std::min(line_end, from + width - indent);
-    if (to < line_end)
-      if (const size_t space = text.rfind(' ', to); space != std::string::npos && space > from) to = space;
-    out += std::string(indent, ' ') + text.substr(from, to - from) + "\n";
-    from = to + (to < text.size() && (text[to] == ' ' || text[to] == '\n') ? 1 : 0);
-  }
-  return out;
-}
-
 // In this process: the results as they come, as a table.
 class Table {
  public:
@@ -194,7 +181,7 @@ class Table {
     const std::string seconds = r.seconds >= 0.05 ? fmt::format("{:.1f}s", r.seconds) : "";
     fmt::print("  {:<28} {:<23} {:<12} {:>7}{:>5}\n", r.check, r.finding.value, r.bound,
                conformance::name(r.finding.verdict), seconds);
-    if (!r.finding.detail.empty()) fmt::print("{}", wrapped(r.finding.detail, 6, 78));
+    if (!r.finding.detail.empty()) fmt::print("{}", wrapped(r.finding.detail, 6));
     std::fflush(stdout);
   }
 
@@ -256,7 +243,7 @@ int plugins_check_main(const Arguments& args) {
   line.positional("plugin", 1);
   if (!line.parse(args)) return kExitOk;
 
-  const Probes probes = announce_probes();
+  const Probes& probes = probes_in_force();
   Catalog catalog(PluginOptions::search_paths(line, probes));
   const Request request = request_of(line, catalog, probes);
   for (const std::string& name : request.backends) catalog.backend(name);  // an unknown one is an error now
@@ -281,6 +268,7 @@ int plugins_check_main(const Arguments& args) {
                         {"version", request.manifest.version},
                         {"library", request.manifest.library.string()},
                         {"provides", request.manifest.provides},
+                        {"probes", probes_json(probes)},
                         {"checks", ordered_json::array()},
                         {"passed", table.count(Verdict::Pass)},
                         {"failed", failed},

@@ -15,6 +15,7 @@
 #include "aprctl/installation.h"
 #include "aprctl/interrupt.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -141,6 +142,7 @@ ordered_json report_json(const Report& report) {
   const Model& model = *report.plan.model;
   ordered_json out = {
       {"input", report.input}, {"recipe", report.plan.recipe.name}, {"dry_run", report.result == nullptr}};
+  out["probes"] = probes_json(probes_in_force());
   out["file_type"] =
       report.plan.recipe.file_type ? ordered_json(*report.plan.recipe.file_type) : ordered_json(nullptr);
   out["parameters"] = model.parameters();
@@ -274,7 +276,7 @@ int quantize_main(const Arguments& args) {
   if (output && std::filesystem::equivalent(*input, *output, ignored))
     throw usage_error("aprctl quantize: {} is the model itself; name another file", *output);
 
-  const Probes probes = announce_probes();
+  const Probes& probes = probes_in_force();
   Catalog catalog(PluginOptions::search_paths(line, probes));
   Recipe recipe = recipes.find(*type, line.flag("pure"));
   check_type(recipes, recipe, catalog);

@@ -7,6 +7,7 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/model_options.h"
+#include "aprctl/probe_report.h"
 #include "aprctl/text_input.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
@@ -28,6 +29,7 @@ int tokenize_main(const Arguments& args) {
       "special tokens written in the text become those tokens; otherwise they are text")(
       "json", po::bool_switch(), "print JSON");
   if (!line.parse(args)) return kExitOk;
+  const Probes& probes = probes_in_force();
   const auto text = TextInput::read(line);
   if (!text) throw usage_error("aprctl tokenize: no text; give --prompt or --file, or pipe it in");
 
@@ -40,7 +42,8 @@ int tokenize_main(const Arguments& args) {
   const std::vector<int32_t> ids = tokenizer->encode(*text, options);
 
   if (line.flag("json")) {
-    nlohmann::ordered_json out = {{"ids", ids}, {"tokens", nlohmann::ordered_json::array()}};
+    nlohmann::ordered_json out = {
+        {"probes", probes_json(probes)}, {"ids", ids}, {"tokens", nlohmann::ordered_json::array()}};
     for (const int32_t id : ids) out["tokens"].push_back(tokenizer->token_text(id));
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
   } else if (line.flag("ids")) {

@@ -139,14 +139,14 @@ int32_t PlanBuilder::head(int32_t embedding, uint64_t n, uint64_t k) {
   const std::string_view forced = options_.lm_head_force_qtype
                                       ? std::string_view(options_.lm_head_force_qtype->text)
                                       : std::string_view();
-  if (model_.find(name)) {
-    const std::string_view by_pattern = forced_format(name, kHead.name);
-    return bind(matrix(name, n, k), kHead.name, kNone, forced.empty() ? by_pattern : forced);
-  }
-  // Tied: the embedding's rows are the head's. Only a format forced upon the head alone makes a second copy.
+  const std::string_view by_pattern = forced_format(name, kHead.name);
+  const std::string_view wanted = forced.empty() ? by_pattern : forced;
+  if (model_.find(name)) return bind(matrix(name, n, k), kHead.name, kNone, wanted);
+  // Tied: the embedding's rows are the head's. Only a format forced upon the head alone makes a second copy, so
+  // that the embedding stays what it is.
   const BoundWeight& tied = plan_->weights_[static_cast<size_t>(embedding)];
-  if (forced.empty() || forced == tied.format->name) return embedding;
-  return bind(tied.tensor, kHead.name, kNone, forced);
+  if (wanted.empty() || wanted == tied.format->name) return embedding;
+  return bind(tied.tensor, kHead.name, kNone, wanted);
 }
 
 uint64_t PlanBuilder::rows_of(const std::string& name) const {

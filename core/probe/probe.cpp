@@ -89,7 +89,10 @@ ReadProbes read_probes(const char* const* environment) {
     set.erase(found);
   }
   std::sort(set.begin(), set.end());
-  for (const auto& [name, value] : set) result.warnings.push_back(unknown_name(name));
+  for (const auto& [name, value] : set) {
+    result.warnings.push_back(unknown_name(name));
+    result.probes.unknown.push_back(printable(name));
+  }
   return result;
 }
 

@@ -56,6 +56,8 @@ struct Probes {
 
   // The probes that were set, in the table's order, with their text: for announcements and JSON.
   std::vector<std::pair<std::string, std::string>> in_force;
+  // Names that begin with APR_ and are no probe: they change nothing, and each was warned of.
+  std::vector<std::string> unknown;
 };
 
 using ProbeSlot =

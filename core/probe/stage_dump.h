@@ -5,7 +5,7 @@
 // line of JSON, padded with spaces to a multiple of 64 bytes, its last byte a line feed, then rows * width
 // little-endian float32:
 //   {"apr_stage":1,"stage":"blk.0.attn_q","dtype":"f32","shape":[2,512],"positions":[0,1],"sequences":[0,0],"step":0,
-//    "backend":"cpu","model":"<sha256 or another identity>"}
+//    "backend":"cpu","model":"<sha256 of the model's file, of all parts where there are several>"}
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ namespace apr {
 struct StageRecord {
   std::string stage;
   std::string backend;
-  std::string model;
-  uint64_t step;  // counted from 0 by the dump
+  std::string model;  // sha256, hex
+  uint64_t step;      // counted from 0 by the dump
   uint32_t rows;
   uint32_t width;
   std::vector<int32_t> positions;  // [rows]

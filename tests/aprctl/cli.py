@@ -129,7 +129,7 @@ def commands():
 def kernels():
     expect(0, ["kernels", "list"], "gemv_int", "task_kib")
     listed = json.loads(expect(0, ["kernels", "list", "--json"]))
-    gemv = next(k for k in listed if k["name"] == "gemv_int")
+    gemv = next(k for k in listed["kernels"] if k["name"] == "gemv_int")
     check(gemv["op"] == "linear" and any(p["name"] == "isa" for p in gemv["params"]), f"kernels list --json: {gemv}")
     text = expect(0, ["kernels", "explain"], "blk.*.ffn_down", "gemv_int", "because:", "not gemv_float:")
     check(all(len(line) <= 80 for line in text.split("\n")), "kernels explain is wider than 80 columns")

@@ -22,6 +22,16 @@ TEST_CASE("bytes for people: three digits and a binary unit") {
   CHECK(human_bytes(UINT64_MAX) == "16.0 EiB");
 }
 
+TEST_CASE("wrapped text keeps to its width, by columns and not by bytes, and breaks no word") {
+  using apr::wrapped;
+  CHECK(wrapped("one two three", 2, 9) == "  one two\n  three\n");
+  CHECK(wrapped("one\ntwo", 0, 80) == "one\ntwo\n");
+  CHECK(wrapped("\xC2\xB1\xC2\xB1 \xC2\xB1", 0, 4) == "\xC2\xB1\xC2\xB1 \xC2\xB1\n");
+  CHECK(wrapped("a /a/path/that/is/longer/than/the/line b", 1, 10) ==
+        " a\n /a/path/that/is/longer/than/the/line\n b\n");
+  CHECK(wrapped("", 4, 80) == "\n");
+}
+
 TEST_CASE("counts for people: three digits and a decimal unit") {
   CHECK(human_count(999) == "999");
   CHECK(human_count(1000) == "1.00K");
