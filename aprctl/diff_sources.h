@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/compare/matrix.h"
+#include "core/compare/packing.h"
 #include "core/model/model.h"
 #include "core/plugin/catalog.h"
 #include "core/probe/stage_dump.h"
@@ -30,15 +30,6 @@ struct Source {
 // a tensor, a file that begins as a model does a model, and any other file raw float32. Throws apr::Error that says what was looked
 // for.
 Source open_source(const std::string& name);
-
-// A tensor's rows as floats, through its format's plugin. The tensor's mapping outlives the matrix.
-Matrix tensor_matrix(const Tensor& tensor, const apr_quant_format& format);
-
-// The nmse that packing alone may make between two tensors that were written from the same weights: what
-// quantising each to the other's format costs, measured on some of their rows, with a margin. 0 when neither
-// format can be written.
-double packing_bound(const Tensor& a, const apr_quant_format& fa, const Tensor& b,
-                     const apr_quant_format& fb);
 
 // A stage at one token, in the order of the dump.
 struct DumpedRow {

@@ -35,6 +35,7 @@ ProgressFn terminal_progress() {
 
 uint32_t context_of(const EngineRequest& request, const apr_plan& plan) {
   if (request.load.n_ctx == 0) return std::min(plan.n_ctx_train, kDefaultContext);
+  if (request.cut_context) return std::min(plan.n_ctx_train, request.load.n_ctx);
   if (request.load.n_ctx > plan.n_ctx_train)
     log_warning("a context of {} is longer than the {} that the model was trained for", request.load.n_ctx,
                 plan.n_ctx_train);

@@ -28,6 +28,7 @@ struct EngineRequest {
   DeviceRequest device;
   LoadRequest load;  // n_ctx 0: the model's own context, at most kDefaultContext; rules come from the profile
   std::optional<Profile> profile;  // instead of the one that the command line and the environment name
+  bool cut_context = false;        // n_ctx is an upper bound: a model of less gets its own
   bool dump = true;                // obey APR_STAGE_DUMP; false for commands that tap the session
   bool gate = true;  // compare a backend other than the reference with it before its first answer
 };
@@ -46,6 +47,7 @@ class Engine {
   const Model& model() const { return model_; }
   Catalog& catalog() { return *catalog_; }
   const apr_plan& plan() const { return plan_->c(); }
+  Device& device() { return *device_; }
   const Device& device() const { return *device_; }
   Session& session() { return *session_; }
   // "pass", "pass (receipt)", "skipped", "not needed": what the parity gate said.

@@ -35,6 +35,8 @@ constexpr Command kCommands[] = {
     {"tokenize", "turn text into token ids", tokenize_main},
     {"logits", "write the logits of given tokens", logits_main},
     {"parity", "compare a backend with the CPU reference", parity_main},
+    {"qa", "judge a model and a backend: one verdict from gates", qa_main},
+    {"doctor", "examine this machine and installation", doctor_main},
     {"diff", "compare two models, tensors, dumps or logits", diff_main},
     {"cache", "list, check or clear compiled kernels", cache_main},
     {"probes", "show the environment variables in force", probes_main},

@@ -15,6 +15,7 @@
 #include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 #include "core/conformance/conformance.h"
 
 namespace apr::ctl {

@@ -16,6 +16,7 @@
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/installation.h"
+#include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/plugin/manifest.h"
@@ -175,7 +176,10 @@ int plugins_new_main(const Arguments& args) {
   project.commit();
 
   if (line.flag("json")) {
-    const nlohmann::ordered_json out = {{"name", *name}, {"directory", folder.string()}, {"files", written}};
+    const nlohmann::ordered_json out = {{"probes", probes_json(probes_in_force())},
+                                        {"name", *name},
+                                        {"directory", folder.string()},
+                                        {"files", written}};
     fmt::print("{}\n", out.dump(2));
     return kExitOk;
   }

@@ -7,6 +7,7 @@
 #include "aprctl/commands.h"
 #include "aprctl/probe_report.h"
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 #include "core/probe/probe.h"
 
 namespace apr::ctl {
@@ -43,7 +44,7 @@ int probes_main(const Arguments& args) {
   }
   for (const ProbeInfo& probe : probe_table()) {
     const std::string value = in_force(probe.name);
-    fmt::print("{}\n{}{}{}  now:    {}\n", probe.name, wrapped(probe.meaning, 2),
+    fmt::print("{}\n{}{}{}  now:    {}\n", probe.name, wrapped(std::string(probe.meaning), 2),
                wrapped(fmt::format("values: {}", probe_values(probe)), 2),
                wrapped(fmt::format("unset:  {}", probe.when_unset), 2),
                value.empty() ? "unset" : printable(value, kLongPath));

@@ -1,7 +1,5 @@
 #include "core/base/format.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include <array>
@@ -78,36 +76,6 @@ std::string printable(std::string_view text, size_t max_bytes) {
     out.append(text.substr(at, length));
     at += length;
   }
-  return out;
-}
-
-std::string wrapped(std::string_view text, size_t indent, size_t width) {
-  // Columns, not bytes: a continuation byte of UTF-8 takes none.
-  const auto columns = [](std::string_view word) {
-    size_t n = 0;
-    for (const char c : word) n += (static_cast<uint8_t>(c) & 0xC0) != 0x80 ? 1 : 0;
-    return n;
-  };
-  std::string out;
-  size_t at = 0;
-  do {
-    const size_t line_end = std::min(text.find('\n', at), text.size());
-    std::string line;
-    size_t used = indent;
-    while (at < line_end) {
-      const size_t end = std::min(text.find(' ', at), line_end);
-      const std::string_view word = text.substr(at, end - at);
-      if (!line.empty() && used + 1 + columns(word) > width) {
-        out += std::string(indent, ' ') + line + "\n";
-        line.clear(), used = indent;
-      }
-      if (!line.empty()) line += ' ', ++used;
-      line += word, used += columns(word);
-      at = end < line_end ? end + 1 : line_end;
-    }
-    out += line.empty() ? "\n" : std::string(indent, ' ') + line + "\n";
-    at = line_end + 1;
-  } while (at < text.size());
   return out;
 }
 

@@ -38,12 +38,6 @@ std::string joined(const Range& items, std::string_view separator = ", ") {
   return out;
 }
 
-constexpr size_t kTextWidth = 80;  // columns that every text for people keeps to
-
-// Text in lines of at most `width` columns, each after `indent` spaces and ended by a line feed.
-// Breaks at spaces and where the text has line feeds; a longer word (a path) stays whole.
-std::string wrapped(std::string_view text, size_t indent, size_t width = kTextWidth);
-
 // The length in bytes of the valid UTF-8 sequence that text begins with (1 to 4); 0 when there is none:
 // overlong forms, surrogates, values above U+10FFFF, stray continuation bytes and cut sequences are not
 // valid.

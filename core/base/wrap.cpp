@@ -1,19 +1,32 @@
 #include "core/base/wrap.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <string_view>
 
 namespace apr {
+
+namespace {
+
+// Columns, not bytes: a continuation byte of UTF-8 takes none.
+size_t columns(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(),
+                                           [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+}
+
+}  // namespace
 
 std::string wrapped(const std::string& text, size_t indent, size_t hanging) {
   std::string out, line(indent, ' ');
   bool empty = true;
+  const auto next_line = [&] { out += line + "\n", line.assign(hanging, ' '), empty = true; };
   for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(' ', at), text.size());
+    const size_t end = std::min(text.find_first_of(" \n", at), text.size());
     const std::string word = text.substr(at, end - at);
-    if (!empty && line.size() + 1 + word.size() > kTextWidth)
-      out += line + "\n", line.assign(hanging, ' '), empty = true;
+    if (!empty && columns(line) + 1 + columns(word) > kTextWidth) next_line();
     line += (empty ? "" : " ") + word;
     empty = false;
+    if (end < text.size() && text[end] == '\n') next_line();
     at = end + 1;
   }
   return out + line + "\n";

@@ -88,6 +88,17 @@ double parity_tolerance(const apr_plan& plan, bool reference_precise, bool devic
   return std::min(0.02, kMargin * rounded * (reference + device));
 }
 
+double logits_nmse(const float* a, const float* b, uint32_t n) {
+  double mean = 0, error = 0, spread = 0;
+  for (uint32_t i = 0; i < n; ++i) mean += a[i];
+  mean /= n;
+  for (uint32_t i = 0; i < n; ++i) {
+    error += (double{b[i]} - a[i]) * (double{b[i]} - a[i]);
+    spread += (a[i] - mean) * (a[i] - mean);
+  }
+  return error / std::max(spread, 1e-30);
+}
+
 namespace {
 
 struct Moments {

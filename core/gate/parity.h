@@ -124,6 +124,10 @@ struct ParityReport {
 // activations to 8 bits. A float side contributes only its rounding.
 double parity_tolerance(const apr_plan& plan, bool reference_precise, bool device_precise);
 
+// sum (b - a)^2 / sum (a - mean of a)^2 of two rows of logits: against the spread, not the size, since a large common
+// offset would hide differences that change the tokens.
+double logits_nmse(const float* a, const float* b, uint32_t n);
+
 // Runs both sides. A side that returns an error makes the verdict NotRun (reference) or Fail (device), with the message.
 ParityReport run_parity(const ParityRequest& request);
 

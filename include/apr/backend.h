@@ -214,7 +214,26 @@ typedef struct apr_session_info {
   double upload_seconds;          /* of it: moving and laying out weights */
   uint32_t kernels_compiled;      /* built in this load */
   uint32_t kernels_cached;        /* taken from the cache */
+  uint32_t n_graphs; /* captured ones that steps without APR_STEP_NO_GRAPH replay; 0: there are none */
 } apr_session_info;
+
+typedef enum apr_finding_level {
+  APR_FINDING_GOOD = 0,
+  APR_FINDING_ABSENT =
+      1, /* not here, and nothing says that it should be: no driver where there is no such device */
+  APR_FINDING_PROBLEM = 2 /* wrong, or in the way of using a device that is here */
+} apr_finding_level;
+
+/* Something that a backend builds on. Strings are valid during the call. */
+typedef struct apr_finding {
+  uint32_t struct_size;
+  apr_finding_level level;
+  const char* what;   /* "driver", "compiler", "instruction sets" */
+  const char* found;  /* name, version, place; or the reason */
+  const char* advice; /* what a person should do, "" for nothing */
+} apr_finding;
+
+typedef void (*apr_finding_fn)(void* user, const apr_finding* finding);
 
 struct apr_backend {
   uint32_t struct_size;
@@ -254,6 +273,10 @@ struct apr_backend {
   apr_status (*measure)(apr_session* session, uint32_t index, uint32_t repetitions,
                         const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
                         apr_error* error);
+  /* What this machine has of all that the backend builds on, one call of fn each, whether or not a device can be opened;
+   * settings as for open. Opens drivers and compilers, and no device. */
+  apr_status (*diagnose)(const apr_setting* settings, uint32_t n_settings, apr_finding_fn fn, void* user,
+                         apr_error* error);
 };
 
 #ifdef __cplusplus

@@ -8,6 +8,7 @@
 #include <apr/backend.h>
 
 #include "device.h"
+#include "diagnose.h"
 #include "failure.h"
 #include "session.h"
 
@@ -100,6 +101,10 @@ apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions,
   return guard(error, [&] { session->measure(index, repetitions, candidates, n, results); });
 }
 
+apr_status diagnose(const apr_setting*, uint32_t, apr_finding_fn fn, void* user, apr_error* error) {
+  return guard(error, [&] { apr::cpu::diagnose(fn, user); });
+}
+
 const apr_backend kBackend = {sizeof(apr_backend),
                               "cpu",
                               "this machine's processor, all formats",
@@ -116,7 +121,8 @@ const apr_backend kBackend = {sizeof(apr_backend),
                               kernel,
                               templates,
                               code,
-                              measure};
+                              measure,
+                              diagnose};
 const apr_backend* const kBackends[] = {&kBackend};
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <thread>
 
@@ -402,6 +403,7 @@ void Session::capture() {
   for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits})
     graphs_[static_cast<size_t>(leaves)] = graph_of(false, leaves);
   continuation_ = graph_of(true, Leaves::Argmax);
+  info_.n_graphs = static_cast<uint32_t>(std::size(graphs_)) + 1;
 }
 
 }  // namespace apr::cuda

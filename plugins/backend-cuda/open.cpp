@@ -23,12 +23,14 @@ void check_args_header(const Registry& registry) {
 
 }  // namespace
 
-Workshop::Workshop(Settings given, LogFn logger)
-    : settings(std::move(given)),
-      log(std::move(logger)),
-      registry(read_registry(find_template_folder(settings.data_dir))) {
+Registry checked_registry(const std::string& data_dir) {
+  Registry registry = read_registry(find_template_folder(data_dir));
   check_args_header(registry);
+  return registry;
 }
+
+Workshop::Workshop(Settings given, LogFn logger)
+    : settings(std::move(given)), log(std::move(logger)), registry(checked_registry(settings.data_dir)) {}
 
 std::string Workshop::compiler() const { return nvrtc == nullptr ? "none" : compiler_version(*nvrtc); }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 
+#include "plugins/backend-cuda/diagnose.h"
 #include "plugins/backend-cuda/failure.h"
 #include "plugins/backend-cuda/listing.h"
 #include "plugins/backend-cuda/session.h"
@@ -275,6 +276,20 @@ apr_status measure(apr_session* session, uint32_t index, uint32_t repetitions,
   return guarded(error, [&] { real(session).measure(index, repetitions, candidates, n, results); });
 }
 
+apr_status diagnose(const apr_setting* settings, uint32_t n_settings, apr_finding_fn fn, void* user,
+                    apr_error* error) {
+  return guarded(error, [&] {
+    apr_device_options options{};
+    options.settings = settings, options.n_settings = n_settings;
+    cuda::diagnose(
+        parse_settings(options).data_dir,
+        [&](apr_finding_level level, const char* what, const std::string& found, const std::string& advice) {
+          const apr_finding finding = {sizeof(apr_finding), level, what, found.c_str(), advice.c_str()};
+          fn(user, &finding);
+        });
+  });
+}
+
 constexpr apr_backend kBackend = {sizeof(apr_backend),
                                   "cuda",
                                   "NVIDIA GPUs: kernels specialised for the model and compiled at load",
@@ -291,7 +306,8 @@ constexpr apr_backend kBackend = {sizeof(apr_backend),
                                   kernel,
                                   templates,
                                   code,
-                                  measure};
+                                  measure,
+                                  diagnose};
 constexpr const apr_backend* kBackends[] = {&kBackend};
 
 }  // namespace

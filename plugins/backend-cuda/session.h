@@ -32,6 +32,9 @@ struct Settings {
 
 using LogFn = std::function<void(int level, const std::string& message)>;
 
+// The kernel templates of the installation (the setting data_dir), checked to be of this version. Throws Error.
+Registry checked_registry(const std::string& data_dir);
+
 // All that deciding and compiling need, with or without a GPU.
 struct Workshop {
   Workshop(Settings settings, LogFn log);

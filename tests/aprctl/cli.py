@@ -55,7 +55,7 @@ def folder_or_skip(variable):
 
 
 def commands():
-    names = "run bench inspect kernels plugins tune tokenize logits parity diff cache probes quantize eval".split()
+    names = "qa doctor run bench inspect kernels plugins tune tokenize logits parity diff cache probes quantize eval".split()
     listing = expect(0, ["--help"])
     for name in names:
         check(name in listing, f"--help does not list {name}")

@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <string>
 #include <vector>
+
+#include "core/base/wrap.h"
 
 using apr::human_bytes;
 using apr::human_count;
@@ -22,14 +25,14 @@ TEST_CASE("bytes for people: three digits and a binary unit") {
   CHECK(human_bytes(UINT64_MAX) == "16.0 EiB");
 }
 
-TEST_CASE("wrapped text keeps to its width, by columns and not by bytes, and breaks no word") {
+TEST_CASE("wrapped text keeps to 80 columns, not bytes, and to the text's own lines; it breaks no word") {
   using apr::wrapped;
-  CHECK(wrapped("one two three", 2, 9) == "  one two\n  three\n");
-  CHECK(wrapped("one\ntwo", 0, 80) == "one\ntwo\n");
-  CHECK(wrapped("\xC2\xB1\xC2\xB1 \xC2\xB1", 0, 4) == "\xC2\xB1\xC2\xB1 \xC2\xB1\n");
-  CHECK(wrapped("a /a/path/that/is/longer/than/the/line b", 1, 10) ==
-        " a\n /a/path/that/is/longer/than/the/line\n b\n");
-  CHECK(wrapped("", 4, 80) == "\n");
+  const std::string word(38, 'w'), wide = "\xC2\xB1" + std::string(37, 'w'), path(100, '/');
+  CHECK(wrapped(word + " " + word + " x", 2) == "  " + word + " " + word + "\n  x\n");
+  CHECK(wrapped(word + " " + word + " " + word, 0, 4) == word + " " + word + "\n    " + word + "\n");
+  CHECK(wrapped(wide + " " + wide + " x", 0) == wide + " " + wide + " x\n");
+  CHECK(wrapped("one\ntwo", 1, 3) == " one\n   two\n");
+  CHECK(wrapped("a " + path + " b", 1) == " a\n " + path + "\n b\n");
 }
 
 TEST_CASE("counts for people: three digits and a decimal unit") {

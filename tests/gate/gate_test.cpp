@@ -85,6 +85,7 @@ const apr_backend kBackend = {sizeof(apr_backend),
                               fake_kernel,
                               nullptr,
                               nullptr,
+                              nullptr,
                               nullptr};
 
 struct FakePlan {
