@@ -73,7 +73,7 @@ apr_status kernel(apr_session*, uint32_t, apr_kernel_info*, apr_error*) { return
 struct BackendTable {
   apr_backend backend{sizeof(apr_backend), "cpu",      "text",  &devices, &open,  &close,
                       &device_info,        &bandwidth, &load,   &unload,  &step,  &tap,
-                      &session_info,       &kernel,    nullptr, nullptr,  nullptr};
+                      &session_info,       &kernel,    nullptr, nullptr,  nullptr, nullptr};
   const apr_backend* backends[1] = {&backend};
   apr_plugin plugin{
       sizeof(apr_plugin), APR_ABI_MAJOR, APR_ABI_MINOR, "sample", "1", "MIT", nullptr, 0, backends, 1};
