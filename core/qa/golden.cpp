@@ -80,7 +80,7 @@ QaResult gate_golden(QaSubject& subject) {
       if (best != c.greedy[i] && c.leads[i] >= sure) {
         ++wrong;
         if (result.details.size() < 5)
-          result.details.push_back(fmt::format("'{}': token {} is {} where {} leads by {:.2f}",
+          result.details.push_back(fmt::format("'{}': token {} is '{}' where '{}' leads by {:.2f}",
                                                printable(c.prompt), i, printable(tokenizer.token_bytes(best)),
                                                printable(tokenizer.token_bytes(c.greedy[i])), c.leads[i]));
       }
