@@ -2,39 +2,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "aprctl/command_line.h"
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
 #include "aprctl/model_options.h"
 #include "aprctl/token_ids.h"
+#include "core/base/atomic_file.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
 namespace apr::ctl {
-namespace {
-
-// Complete or absent: the file appears under its name only when all of it is on disk.
-void write_whole(const std::string& path, const std::vector<float>& values) {
-  const std::string temporary = path + ".part";
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(values.data()),
-            static_cast<std::streamsize>(values.size() * sizeof(float)));
-  out.close();
-  if (!out) {
-    std::remove(temporary.c_str());
-    throw Error("{}: cannot write {} bytes; is the disk full or the folder read-only?", path,
-                values.size() * sizeof(float));
-  }
-  std::filesystem::rename(temporary, path);
-}
-
-}  // namespace
-
 int logits_main(const Arguments& args) {
   CommandLine line("logits",
                    "Write the logits after each given token as raw little-endian float32 [tokens, vocab].",
@@ -66,7 +46,7 @@ int logits_main(const Arguments& args) {
   } else {
     logits = session.feed_all(ids, 0);
   }
-  write_whole(line.get<std::string>("out"), logits);
+  write_file_atomically(line.get<std::string>("out"), std::as_bytes(std::span(logits)));
   if (line.flag("json")) {
     nlohmann::ordered_json out = engine.report();
     out["ids"] = ids;

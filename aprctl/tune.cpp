@@ -11,6 +11,7 @@
 #include "aprctl/engine.h"
 #include "aprctl/installation.h"
 #include "aprctl/model_options.h"
+#include "core/base/atomic_file.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"

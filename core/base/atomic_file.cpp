@@ -121,4 +121,14 @@ void AtomicFile::commit() {
   if (::close(fd) != 0) fail("write", errno);
 }
 
+void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+void write_file_atomically(const std::string& path, std::string_view text) {
+  write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
+}
+
 }  // namespace apr

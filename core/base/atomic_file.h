@@ -45,4 +45,8 @@ class AtomicFile {
   std::vector<std::byte> buffer_;  // not yet given to the kernel
 };
 
+// A whole file at once. Throws as AtomicFile does.
+void write_file_atomically(const std::string& path, std::span<const std::byte> bytes);
+void write_file_atomically(const std::string& path, std::string_view text);
+
 }  // namespace apr

@@ -30,6 +30,10 @@ std::string human_count(uint64_t count) {
   return scaled(static_cast<double>(count), 1000, {"", "K", "M", "B", "T", "P", "E"});
 }
 
+double bits_per_weight(uint64_t bytes, uint64_t elements) {
+  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
+}
+
 size_t utf8_length(std::string_view text) {
   if (text.empty()) return 0;
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };

@@ -19,6 +19,9 @@ std::string human_bytes(uint64_t bytes);
 // 1536 -> "1.54K", 1540000000 -> "1.54B": decimal, as parameter counts are usually given.
 std::string human_count(uint64_t count);
 
+// 0 for no elements.
+double bits_per_weight(uint64_t bytes, uint64_t elements);
+
 // Names and values from a file may hold anything. Valid UTF-8 stays as it is; control characters and broken
 // sequences become \xNN, so that a file cannot send escape sequences to the terminal or break JSON; text over
 // max_bytes is cut and ends in "…".

@@ -19,7 +19,11 @@ size_t columns(std::string_view text) {
 std::string wrapped(const std::string& text, size_t indent, size_t hanging) {
   std::string out, line(indent, ' ');
   bool empty = true;
-  const auto next_line = [&] { out += line + "\n", line.assign(hanging, ' '), empty = true; };
+  const auto end_line = [&] {
+    line.resize(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  };
+  const auto next_line = [&] { end_line(), line.assign(hanging, ' '), empty = true; };
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find_first_of(" \n", at), text.size());
     const std::string word = text.substr(at, end - at);
@@ -29,7 +33,13 @@ std::string wrapped(const std::string& text, size_t indent, size_t hanging) {
     if (end < text.size() && text[end] == '\n') next_line();
     at = end + 1;
   }
-  return out + line + "\n";
+  end_line();
+  return out;
+}
+
+std::string first_column(const std::string& label, size_t width) {
+  const size_t taken = columns(label);
+  return taken <= width ? label + std::string(width - taken, ' ') : label + "\n" + std::string(width, ' ');
 }
 
 }  // namespace apr

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/base/atomic_file.h"
 #include "core/base/error.h"
 #include "core/base/sha256.h"
 #include "core/gate/parity.h"
@@ -88,25 +89,20 @@ std::optional<std::string> find_receipt(const std::string& folder, const ParityI
 std::string write_receipt(const std::string& folder, const ParityIdentity& identity,
                           const ParityReport& report) {
   if (report.verdict != ParityVerdict::Pass) throw Error("only a pass has a receipt");
-  std::error_code code;
-  std::filesystem::create_directories(folder, code);
-  const std::string path = receipt_path(folder, identity), fresh = fmt::format("{}.{}", path, ::getpid());
+  std::error_code ignored;  // of a folder that cannot be made, the file's failure tells
+  std::filesystem::create_directories(folder, ignored);
+  const std::string path = receipt_path(folder, identity);
   const nlohmann::json receipt = {
       {"verdict", to_string(report.verdict)}, {"when", static_cast<int64_t>(std::time(nullptr))},
       {"worst_nmse", report.worst_nmse},      {"worst_cosine", report.worst_cosine},
       {"tolerance", report.tolerance},        {"compared", report.positions.size()},
       {"identity", to_json(identity)}};
-  {
-    std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
-    out << receipt.dump(2) << "\n";
-    out.close();
-    if (!out) code = std::make_error_code(std::errc::io_error);
+  try {
+    write_file_atomically(path, receipt.dump(2) + "\n");
+  } catch (const Error&) {
+    return "";
   }
-  if (!code) std::filesystem::rename(fresh, path, code);
-  if (!code) return path;
-  std::error_code ignored;
-  std::filesystem::remove(fresh, ignored);
-  return "";
+  return path;
 }
 
 }  // namespace apr

@@ -1,6 +1,4 @@
 // What tuning leaves behind: rules, and the journal of a run that may be interrupted.
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/base/atomic_file.h"
 #include "core/base/error.h"
 #include "core/tune/tune.h"
 
@@ -131,22 +130,6 @@ void write_journal(const std::string& file, const std::string& identity,
                                 {"inexact", spec.inexact},
                                 {"finished", spec.finished}});
   write_file_atomically(file, journal.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-}
-
-void write_file_atomically(const std::string& file, const std::string& text) {
-  const std::string fresh = fmt::format("{}.{}", file, ::getpid());
-  std::error_code code;
-  {
-    std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
-    out << text;
-    out.close();
-    if (!out) code = std::make_error_code(std::errc::io_error);
-  }
-  if (!code) std::filesystem::rename(fresh, file, code);
-  if (!code) return;
-  std::error_code ignored;
-  std::filesystem::remove(fresh, ignored);
-  throw Error("{}: cannot be written: {}", file, code.message());
 }
 
 }  // namespace apr

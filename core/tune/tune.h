@@ -91,6 +91,5 @@ std::map<std::string, TunedSpec> read_journal(const std::string& file, const std
 // Replaces the file at once. Throws apr::Error when it cannot be written.
 void write_journal(const std::string& file, const std::string& identity,
                    const std::map<std::string, TunedSpec>& found);
-void write_file_atomically(const std::string& file, const std::string& text);
 
 }  // namespace apr

@@ -33,6 +33,16 @@ std::string text_of(const std::string& path) {
 
 }  // namespace
 
+TEST_CASE("a whole file at once") {
+  const TempDir dir;
+  apr::write_file_atomically(dir / "x", "text");
+  apr::write_file_atomically(dir / "x", "another");
+  CHECK(text_of(dir / "x") == "another");
+  CHECK(files_in(dir) == 1);
+  CHECK(error_of([&] { apr::write_file_atomically(dir / "none/x", "text"); }).find("none/x") !=
+        std::string::npos);
+}
+
 TEST_CASE("an atomic file appears whole, or not at all") {
   const TempDir dir;
   const std::string path = dir / "out";

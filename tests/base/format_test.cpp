@@ -33,6 +33,25 @@ TEST_CASE("wrapped text keeps to 80 columns, not bytes, and to the text's own li
   CHECK(wrapped(wide + " " + wide + " x", 0) == wide + " " + wide + " x\n");
   CHECK(wrapped("one\ntwo", 1, 3) == " one\n   two\n");
   CHECK(wrapped("a " + path + " b", 1) == " a\n " + path + "\n b\n");
+  CHECK(wrapped("columns  apart  ", 0) == "columns  apart\n");
+  CHECK(wrapped("a\n\nb", 2) == "  a\n\n  b\n");
+}
+
+TEST_CASE("the first column of a row: filled up, or a line of its own") {
+  using apr::first_column;
+  CHECK(first_column("name", 6) == "name  ");
+  CHECK(first_column("\xC2\xB1"
+                     "1234",
+                     6) ==
+        "\xC2\xB1"
+        "1234 ");
+  CHECK(first_column("123456", 6) == "123456");
+  CHECK(first_column("1234567", 6) == "1234567\n      ");
+}
+
+TEST_CASE("bits per weight") {
+  CHECK(apr::bits_per_weight(144, 256) == 4.5);
+  CHECK(apr::bits_per_weight(0, 0) == 0);
 }
 
 TEST_CASE("counts for people: three digits and a decimal unit") {
