@@ -22,8 +22,8 @@ FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn 
     best = {set.*member, set.isa, set.origin ? set.origin : ""};
   }
   if (!best.fn)
-    fail(APR_UNSUPPORTED, "cpu: %s: format %s has no %s for isa=%s or below", w.name ? w.name : "a weight",
-         f.name, what, isa_name(most));
+    fail(APR_UNSUPPORTED, "%s: format %s has no %s for isa=%s or below", w.name ? w.name : "a weight", f.name,
+         what, isa_name(most));
   return best;
 }
 
@@ -56,30 +56,30 @@ BoundWeight bind_weight(const apr_weight* weight) {
   b.weight = read_struct(weight, "a weight");
   const apr_weight& w = b.weight;
   const char* name = w.name ? w.name : "a weight without a name";
-  if (!w.format) fail(APR_INVALID, "cpu: %s has no format", name);
+  if (!w.format) fail(APR_INVALID, "%s has no format", name);
   const apr_quant_format f = read_struct(w.format, "a weight's format");
   if (f.block_elements == 0 || f.block_bytes == 0)
-    fail(APR_INVALID, "cpu: %s: format %s has blocks of %u columns and %u bytes", name, f.name,
-         f.block_elements, f.block_bytes);
+    fail(APR_INVALID, "%s: format %s has blocks of %u columns and %u bytes", name, f.name, f.block_elements,
+         f.block_bytes);
   if (w.n == 0 || w.k == 0 || w.k % f.block_elements != 0)
-    fail(APR_INVALID, "cpu: %s is [%llu, %llu], but %s needs a multiple of %u columns", name,
+    fail(APR_INVALID, "%s is [%llu, %llu], but %s needs a multiple of %u columns", name,
          static_cast<unsigned long long>(w.n), static_cast<unsigned long long>(w.k), f.name,
          f.block_elements);
   b.row_bytes = w.k / f.block_elements * f.block_bytes;
   if (w.bytes != w.n * b.row_bytes)
-    fail(APR_INVALID, "cpu: %s has %llu bytes, but [%llu, %llu] in %s takes %llu", name,
+    fail(APR_INVALID, "%s has %llu bytes, but [%llu, %llu] in %s takes %llu", name,
          static_cast<unsigned long long>(w.bytes), static_cast<unsigned long long>(w.n),
          static_cast<unsigned long long>(w.k), f.name, static_cast<unsigned long long>(w.n * b.row_bytes));
-  if (!w.data) fail(APR_INVALID, "cpu: %s has no data", name);
+  if (!w.data) fail(APR_INVALID, "%s has no data", name);
   b.data = static_cast<const uint8_t*>(w.data);
   b.group = f.int_group;
   if (f.int_group != 0) {
     if (f.int_group != 16 && f.int_group % APR_ACT_BLOCK != 0)
-      fail(APR_INVALID, "cpu: %s: format %s has int_group %u; it must be 16 or a multiple of %u", name,
-           f.name, f.int_group, APR_ACT_BLOCK);
+      fail(APR_INVALID, "%s: format %s has int_group %u; it must be 16 or a multiple of %u", name, f.name,
+           f.int_group, APR_ACT_BLOCK);
     if (f.block_elements % f.int_group != 0)
-      fail(APR_INVALID, "cpu: %s: format %s has int_group %u, which does not divide its block of %u columns",
-           name, f.name, f.int_group, f.block_elements);
+      fail(APR_INVALID, "%s: format %s has int_group %u, which does not divide its block of %u columns", name,
+           f.name, f.int_group, f.block_elements);
   }
   return b;
 }

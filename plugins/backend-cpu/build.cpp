@@ -149,7 +149,7 @@ class Builder {
   size_t index_of(const Value* v) const {
     for (size_t i = 0; i < quantized_of_.size(); ++i)
       if (p_.values[i].get() == v) return i;
-    fail(APR_FAILED, "cpu: internal: a value of the program's own feeds a product");
+    fail(APR_FAILED, "internal error: a value of the program's own feeds a product");
   }
 
   // The int8 form of a value, for tokens or for wanted tokens.
@@ -311,8 +311,7 @@ class Builder {
     row.head = false;
     if (p_.phases.empty() || p_.phases[0].kind != PhaseKind::Rows || p_.phases[0].head)
       fail(APR_UNSUPPORTED,
-           "cpu: %s: a rotary embedding in a plan that does not begin with an operation on all tokens",
-           op.stage);
+           "%s: a rotary embedding in a plan that does not begin with an operation on all tokens", op.stage);
     auto& rows = p_.phases[0].rows;
     rows.insert(rows.begin(), row);
     p_.phases[0].row_cost += 8 * op.rope_dims;  // a sine costs as much as many additions
@@ -327,6 +326,13 @@ class Builder {
     kv->padded = static_cast<uint32_t>(round_up(op.head_dim, 16));
     kv->positions = static_cast<uint32_t>(round_up(o_.n_ctx, kTileKeys));  // tiles are read whole
     kv->element_bytes = o_.precise ? 4 : 2;
+    // In floating point, where nothing wraps: a product of 64 bits that did would be a small cache.
+    const double bytes = 2.0 * o_.n_sequences * kv->heads * kv->positions * kv->padded * kv->element_bytes;
+    if (bytes * static_cast<double>(c_.ops.size()) > 0x1p62)
+      fail(APR_NO_MEMORY,
+           "the KV cache of %u sequences of %u positions needs more memory than can be addressed; ask for "
+           "less",
+           o_.n_sequences, o_.n_ctx);
 
     RowOp store{};
     store.run = o_.precise ? row_ops::store_float : row_ops::store_half;
@@ -353,7 +359,7 @@ class Builder {
     const Value* q = value(op.in[0]);
     int32_t phase = add_phase(PhaseKind::Attention);
     if (phase <= std::max(stored, q->born))
-      fail(APR_FAILED, "cpu: internal: %s is placed before its inputs", op.stage);
+      fail(APR_FAILED, "internal error: %s is placed before its inputs", op.stage);
     Value* out = value(op.out);
     AttentionOp& a = p_.phases.back().attention;
     a = {input(q), out, kv, shape, op.n_heads, op.window, op.scale, op_};

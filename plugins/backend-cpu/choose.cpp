@@ -126,7 +126,7 @@ void list_templates(apr_kernel_template_fn fn, void* user) {
 Chooser::Bound Chooser::bind(const apr_kernel_rule& rule) const {
   Bound bound{&rule, nullptr};
   if (rule.struct_size < sizeof rule)
-    fail(APR_INVALID, "cpu: a rule's struct_size is %u instead of %zu", rule.struct_size, sizeof rule);
+    fail(APR_INVALID, "a rule's struct_size is %u instead of %zu", rule.struct_size, sizeof rule);
   if (rule.arch && !std::any_of(std::begin(kIsaNames), std::end(kIsaNames),
                                 [&](const char* n) { return std::strcmp(n, rule.arch) == 0; }))
     fail(APR_INVALID,
@@ -165,7 +165,7 @@ Chooser::Bound Chooser::bind(const apr_kernel_rule& rule) const {
 
 Chooser::Chooser(const apr_load_options& options, apr_isa most, bool copies)
     : most_(most), copies_(copies), precise_(options.precise != 0), n_batch_(options.n_batch) {
-  if (options.n_rules && !options.rules) fail(APR_INVALID, "cpu: rules are missing");
+  if (options.n_rules && !options.rules) fail(APR_INVALID, "rules are missing");
   for (uint32_t i = 0; i < options.n_rules; ++i) {
     const Bound bound = bind(*options.rules[i]);
     if (precise_ && bound.kernel && bound.kernel->eats == Eats::Int8) {
@@ -205,10 +205,10 @@ KernelChoice Chooser::make(const apr_weight& w, const char* op, uint32_t least, 
       choice.rejected += std::string(choice.rejected.empty() ? "" : "\n") + t.name + ": " + why;
   }
   if (!chosen)
-    fail(APR_INVALID, "%s: %s cannot serve %s (%s, [%llu, %llu], %u to %u tokens): %s",
-         rule ? rule->origin : "cpu", rule ? rule->kernel : "no kernel", text(w.name), text(w.format->name),
-         static_cast<unsigned long long>(w.n), static_cast<unsigned long long>(w.k), least, most,
-         choice.rejected.c_str());
+    fail(APR_INVALID, "%s%s cannot serve %s (%s, [%llu, %llu], %u to %u tokens): %s",
+         rule ? (std::string(rule->origin) + ": ").c_str() : "", rule ? rule->kernel : "this backend",
+         text(w.name), text(w.format->name), static_cast<unsigned long long>(w.n),
+         static_cast<unsigned long long>(w.k), least, most, choice.rejected.c_str());
   if (rule && rule->layout && std::strcmp(rule->layout, "row_major") != 0)
     fail(APR_INVALID, "%s: this backend reads layout row_major alone", rule->origin);
   choice.name = chosen->name;

@@ -35,45 +35,44 @@ constexpr uint32_t kMostThreads = 1024;
 apr_isa parse_isa(const char* value) {
   for (const apr_isa isa : {APR_ISA_PORTABLE, APR_ISA_AVX2, APR_ISA_AVX512})
     if (std::strcmp(value, isa_name(isa)) == 0) return isa;
-  fail(APR_INVALID, "cpu: isa is '%s'; it can be portable, avx2 or avx512", value);
+  fail(APR_INVALID, "isa is '%s'; it can be portable, avx2 or avx512", value);
 }
 
 bool parse_copied(const char* value) {
   if (std::strcmp(value, "mapped") == 0) return false;
   if (std::strcmp(value, "copied") == 0) return true;
-  fail(APR_INVALID, "cpu: weights is '%s'; it can be mapped or copied", value);
+  fail(APR_INVALID, "weights is '%s'; it can be mapped or copied", value);
 }
 
 bool parse_flag(const char* key, const char* value) {
   if (std::strcmp(value, "0") == 0) return false;
   if (std::strcmp(value, "1") == 0) return true;
-  fail(APR_INVALID, "cpu: %s is '%s'; it can be 0 or 1", key, value);
+  fail(APR_INVALID, "%s is '%s'; it can be 0 or 1", key, value);
 }
 
 }  // namespace
 
 apr_device::apr_device(const apr_device_options& options)
     : topology(read_topology()), isa(topology.isa), log_(options.log), log_user_(options.log_user) {
-  if (options.index != 0) fail(APR_NO_DEVICE, "cpu: there is one device, 0; %u was asked for", options.index);
-  if (options.n_settings && !options.settings) fail(APR_INVALID, "cpu: settings are missing");
+  if (options.index != 0) fail(APR_NO_DEVICE, "there is one device, 0; %u was asked for", options.index);
+  if (options.n_settings && !options.settings) fail(APR_INVALID, "settings are missing");
   for (uint32_t i = 0; i < options.n_settings; ++i) {
     const apr_setting& s = options.settings[i];
-    if (!s.key || !s.value) fail(APR_INVALID, "cpu: setting %u has no key or no value", i);
+    if (!s.key || !s.value) fail(APR_INVALID, "setting %u has no key or no value", i);
     if (std::strcmp(s.key, "isa") == 0) isa = std::min(parse_isa(s.value), topology.isa);
     if (std::strcmp(s.key, "weights") == 0) copies_weights = parse_copied(s.value);
     if (std::strcmp(s.key, "time_kernels") == 0) time_kernels = parse_flag(s.key, s.value);
   }
   kernels = &kernels_of(isa);
   if (options.threads > kMostThreads)
-    fail(APR_INVALID, "cpu: %u threads were asked for; at most %u are possible", options.threads,
-         kMostThreads);
+    fail(APR_INVALID, "%u threads were asked for; at most %u are possible", options.threads, kMostThreads);
   const uint32_t threads = options.threads ? options.threads : topology.default_threads();
   const uint32_t cpus =
       topology.quota > 0 ? std::min(topology.cpus, topology.default_threads()) : topology.cpus;
   try {
     pool = std::make_unique<ThreadPool>(threads, cpus);
   } catch (const std::system_error& e) {
-    fail(APR_FAILED, "cpu: cannot start %u threads: %s", threads, e.what());
+    fail(APR_FAILED, "cannot start %u threads: %s", threads, e.what());
   }
 }
 

@@ -57,7 +57,7 @@ apr_status guard(apr_error* error, Fn&& fn) noexcept {
   } catch (const Failure& f) {
     return report(f.status(), f.what());
   } catch (const std::bad_alloc&) {
-    return report(APR_NO_MEMORY, "cpu: out of memory");
+    return report(APR_NO_MEMORY, "out of memory");
   } catch (const std::exception& e) {
     return report(APR_FAILED, e.what());
   }
@@ -66,10 +66,9 @@ apr_status guard(apr_error* error, Fn&& fn) noexcept {
 // A struct of the caller's, whatever its version: members that it does not have are zero.
 template <class T>
 T read_struct(const T* from, const char* what) {
-  if (!from) fail(APR_INVALID, "cpu: %s is null", what);
+  if (!from) fail(APR_INVALID, "%s is null", what);
   T out{};
-  if (from->struct_size < sizeof(from->struct_size))
-    fail(APR_INVALID, "cpu: %s has a struct_size of 0", what);
+  if (from->struct_size < sizeof(from->struct_size)) fail(APR_INVALID, "%s has a struct_size of 0", what);
   std::memcpy(&out, from, std::min<size_t>(from->struct_size, sizeof(T)));
   return out;
 }
@@ -77,9 +76,9 @@ T read_struct(const T* from, const char* what) {
 // The members that the caller's version of the struct has; struct_size stays the caller's.
 template <class T>
 void write_struct(const T& from, T* to, const char* what) {
-  if (!to) fail(APR_INVALID, "cpu: %s is null", what);
+  if (!to) fail(APR_INVALID, "%s is null", what);
   const uint32_t size = to->struct_size;
-  if (size < sizeof(size)) fail(APR_INVALID, "cpu: %s has a struct_size of 0", what);
+  if (size < sizeof(size)) fail(APR_INVALID, "%s has a struct_size of 0", what);
   std::memcpy(to, &from, std::min<size_t>(size, sizeof(T)));
   to->struct_size = size;
 }

@@ -120,7 +120,7 @@ void apr_session::info(apr_session_info& out) const {
 }
 
 void apr_session::kernel(uint32_t index, apr_kernel_info& out) const {
-  if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
+  if (index >= choices_.size()) fail(APR_INVALID, "kernel %u of %zu", index, choices_.size());
   const Choice& c = choices_[index];
   const Phase& phase = program_.phases[static_cast<size_t>(program_.op_phase[c.op])];
   // A phase is timed as a whole; its operations share that evenly, products by the weights that they read.
@@ -176,7 +176,7 @@ std::string function_of(const char* what, const BoundWeight& w, const FormatKern
 }  // namespace
 
 void apr_session::code(uint32_t index, apr_kernel_code& out) {
-  if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
+  if (index >= choices_.size()) fail(APR_INVALID, "kernel %u of %zu", index, choices_.size());
   const Choice& c = choices_[index];
   const apr_op& op = program_.ops[c.op];
   std::string function = c.kernel + " of the backend for " + isa_name(device_.isa),

@@ -50,7 +50,7 @@ const LinearPart& part_of(const Program& program, uint32_t op) {
     if (u.part.op == op) return u.part;
     if (u.act && u.up.op == op) return u.up;
   }
-  fail(APR_FAILED, "cpu: internal: a product without a phase");
+  fail(APR_FAILED, "internal error: a product without a phase");
 }
 
 }  // namespace
@@ -69,11 +69,11 @@ double apr_session::run_alone(const Phase& phase) {
 
 void apr_session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rule* const* candidates,
                           uint32_t n, apr_measurement* results) {
-  if (index >= choices_.size()) fail(APR_INVALID, "cpu: kernel %u of %zu", index, choices_.size());
-  if (repetitions == 0) fail(APR_INVALID, "cpu: 0 repetitions");
+  if (index >= choices_.size()) fail(APR_INVALID, "kernel %u of %zu", index, choices_.size());
+  if (repetitions == 0) fail(APR_INVALID, "0 repetitions");
   const Choice& wanted = choices_[index];
   if (wanted.op_name != "linear")
-    fail(APR_UNSUPPORTED, "cpu: %s: only products are measured alone", wanted.stage.c_str());
+    fail(APR_UNSUPPORTED, "%s: only products are measured alone", wanted.stage.c_str());
   // The same product in every layer.
   std::vector<uint32_t> ops;
   for (const Choice& c : choices_)
@@ -83,7 +83,7 @@ void apr_session::measure(uint32_t index, uint32_t repetitions, const apr_kernel
       wanted.many ? std::min(wanted.most, head ? program_.head_rows : wanted.most) : 1;
   state_.tapped = false;
   if (wanted.many && state_.rows <= APR_CPU_GEMV_MAX_M)
-    fail(APR_UNSUPPORTED, "cpu: %s: no batch is large enough", wanted.stage.c_str());
+    fail(APR_UNSUPPORTED, "%s: no batch is large enough", wanted.stage.c_str());
 
   // Random activations, in both forms that the product may eat. The session may hold only the 8-bit one.
   Value floats = part_of(program_, ops[0]).quantized ? *part_of(program_, ops[0]).quantized->value

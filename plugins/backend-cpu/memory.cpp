@@ -13,7 +13,7 @@ Memory::Memory(uint64_t bytes, const char* what) {
   if (bytes == 0) return;
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
-    fail(APR_NO_MEMORY, "cpu: cannot get %.1f MiB for %s: %s", static_cast<double>(bytes) / 1048576.0, what,
+    fail(APR_NO_MEMORY, "cannot get %.1f MiB for %s: %s", static_cast<double>(bytes) / 1048576.0, what,
          std::strerror(errno));
   data_ = p;
   bytes_ = bytes;

@@ -18,14 +18,14 @@ namespace {
 
 apr_status devices(uint32_t* count, apr_error* error) {
   return guard(error, [&] {
-    if (!count) fail(APR_INVALID, "cpu: count is null");
+    if (!count) fail(APR_INVALID, "count is null");
     *count = 1;
   });
 }
 
 apr_status open(const apr_device_options* options, apr_device** device, apr_error* error) {
   return guard(error, [&] {
-    if (!device) fail(APR_INVALID, "cpu: device is null");
+    if (!device) fail(APR_INVALID, "device is null");
     *device = nullptr;
     *device = new apr_device(read_struct(options, "device options"));
   });
@@ -48,7 +48,7 @@ apr_status measure_bandwidth(apr_device* device, double* gbs, apr_error* error) 
 apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options* options,
                 apr_session** session, apr_error* error) {
   return guard(error, [&] {
-    if (!session) fail(APR_INVALID, "cpu: session is null");
+    if (!session) fail(APR_INVALID, "session is null");
     *session = nullptr;
     *session = new apr_session(*device, plan, read_struct(options, "load options"));
   });

@@ -18,9 +18,13 @@ double now_microseconds() {
 }
 
 const apr_load_options& checked(const apr_load_options& o) {
-  if (o.n_ctx == 0 || o.n_ctx > (1u << 30)) fail(APR_INVALID, "cpu: a context of %u positions", o.n_ctx);
-  if (o.n_sequences == 0 || o.n_sequences > (1u << 20)) fail(APR_INVALID, "cpu: %u sequences", o.n_sequences);
-  if (o.n_batch == 0 || o.n_batch > (1u << 20)) fail(APR_INVALID, "cpu: batches of %u tokens", o.n_batch);
+  constexpr uint32_t kMostPositions = 1u << 30, kMostSequences = 1u << 20, kMostBatch = 1u << 20;
+  if (o.n_ctx == 0 || o.n_ctx > kMostPositions)
+    fail(APR_INVALID, "a context of %u positions; 1 to %u are possible", o.n_ctx, kMostPositions);
+  if (o.n_sequences == 0 || o.n_sequences > kMostSequences)
+    fail(APR_INVALID, "%u sequences; 1 to %u are possible", o.n_sequences, kMostSequences);
+  if (o.n_batch == 0 || o.n_batch > kMostBatch)
+    fail(APR_INVALID, "batches of %u tokens; 1 to %u are possible", o.n_batch, kMostBatch);
   return o;
 }
 

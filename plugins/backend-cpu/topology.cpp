@@ -191,6 +191,25 @@ Topology read_topology() {
   return t;
 }
 
+void apply_memory_limit(const std::string& folder, bool unified, SystemMemory& memory) {
+  const auto number = [&](const char* file) {
+    return std::strtoull(read_line(folder + "/" + file).c_str(), nullptr, 10);
+  };
+  const uint64_t most = number(unified ? "memory.max" : "memory.limit_in_bytes"),
+                 used = number(unified ? "memory.current" : "memory.usage_in_bytes");
+  if (most == 0 || most >= memory.total) return;  // "max", no such file, or no limit in effect
+  uint64_t cached = 0;
+  std::ifstream in(folder + "/memory.stat");
+  std::string key;
+  for (uint64_t bytes; in >> key >> bytes;)
+    if (key == (unified ? "inactive_file" : "total_inactive_file") ||
+        key == (unified ? "active_file" : "total_active_file"))
+      cached += bytes;
+  const uint64_t held = used - std::min(used, cached);
+  memory.total = most;
+  memory.available = std::min(memory.available, most - std::min(most, held));
+}
+
 SystemMemory read_memory() {
   SystemMemory m{};
   std::ifstream in("/proc/meminfo");
@@ -199,16 +218,8 @@ SystemMemory read_memory() {
     if (std::sscanf(line.c_str(), "MemTotal: %llu", &kib) == 1) m.total = kib << 10;
     if (std::sscanf(line.c_str(), "MemAvailable: %llu", &kib) == 1) m.available = kib << 10;
   }
-  const auto limit = [&](const std::string& most, const std::string& used) {
-    const uint64_t a = std::strtoull(most.c_str(), nullptr, 10), b = std::strtoull(used.c_str(), nullptr, 10);
-    if (a == 0 || a >= m.total) return;  // "max", no such file, or no limit in effect
-    m.total = a;
-    m.available = std::min(m.available, a > b ? a - b : 0);
-  };
-  for (const std::string& f : cgroup_folders(""))
-    limit(read_line(f + "/memory.max"), read_line(f + "/memory.current"));
-  for (const std::string& f : cgroup_folders("memory"))
-    limit(read_line(f + "/memory.limit_in_bytes"), read_line(f + "/memory.usage_in_bytes"));
+  for (const std::string& folder : cgroup_folders("")) apply_memory_limit(folder, true, m);
+  for (const std::string& folder : cgroup_folders("memory")) apply_memory_limit(folder, false, m);
   return m;
 }
 

@@ -29,6 +29,10 @@ struct SystemMemory {
 };
 SystemMemory read_memory();
 
+// A control group's limit from the files of its folder, of the unified hierarchy or of version 1. The page cache counts as
+// used there, and a model that was read once fills it: what of it the system can drop is available all the same.
+void apply_memory_limit(const std::string& folder, bool unified, SystemMemory& memory);
+
 const char* isa_name(apr_isa isa);  // "portable", "avx2", "avx512"
 
 // "0-3,8" -> 0 1 2 3 8; nothing for text that is no list.

@@ -68,7 +68,7 @@ void place_weights(apr_device& device, Program& program, apr_progress_fn progres
   if (total > available) {
     if (layout.bytes() > available)
       fail(APR_NO_MEMORY,
-           "cpu: copies of weights (weights=copied, or rules with memory = \"copied\") need %.1f GiB, but "
+           "copies of weights (weights=copied, or rules with memory = \"copied\") need %.1f GiB, but "
            "%.1f GiB are free; use them mapped",
            static_cast<double>(layout.bytes()) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
     device.log(2, "the weights take %.1f GiB, more than the %.1f GiB that are free: they are not read ahead",

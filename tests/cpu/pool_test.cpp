@@ -5,6 +5,7 @@
 
 #include "plugins/backend-cpu/thread_pool.h"
 #include "plugins/backend-cpu/topology.h"
+#include "tests/base/temp_dir.h"
 
 using namespace apr::cpu;
 
@@ -48,6 +49,31 @@ TEST_CASE("lists of processors") {
   CHECK(parse_cpu_list("5\n") == std::vector<uint32_t>{5});
   CHECK(parse_cpu_list("").empty());
   CHECK(parse_cpu_list("x,3").size() == 1);
+}
+
+TEST_CASE("memory within a control group: the page cache that fills it is available") {
+  constexpr uint64_t kGiB = 1ull << 30;
+  const apr_test::TempDir unified, first;
+  unified.write("memory.max", std::to_string(8 * kGiB) + "\n");
+  unified.write("memory.current", std::to_string(7 * kGiB) + "\n");
+  unified.write("memory.stat", "anon " + std::to_string(2 * kGiB) + "\nfile " + std::to_string(5 * kGiB) +
+                                   "\ninactive_file " + std::to_string(4 * kGiB) + "\nactive_file " +
+                                   std::to_string(kGiB) + "\n");
+  SystemMemory memory{64 * kGiB, 60 * kGiB};
+  apply_memory_limit(unified.path().string(), true, memory);
+  CHECK(memory.total == 8 * kGiB);
+  CHECK(memory.available == 6 * kGiB);
+  // An outer group's limit holds too; "max" and a folder without files are no limits.
+  unified.write("memory.max", "max\n");
+  apply_memory_limit(unified.path().string(), true, memory);
+  apply_memory_limit(unified / "none", true, memory);
+  CHECK(memory.available == 6 * kGiB);
+  first.write("memory.limit_in_bytes", std::to_string(4 * kGiB) + "\n");
+  first.write("memory.usage_in_bytes", std::to_string(5 * kGiB) + "\n");
+  first.write("memory.stat", "total_inactive_file " + std::to_string(kGiB / 2) + "\n");
+  apply_memory_limit(first.path().string(), false, memory);
+  CHECK(memory.total == 4 * kGiB);
+  CHECK(memory.available == 0);
 }
 
 TEST_CASE("topology of this machine") {
