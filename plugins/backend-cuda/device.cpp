@@ -84,6 +84,30 @@ PinnedMemory::~PinnedMemory() {
   if (address_ != nullptr) gpu_->driver().cuMemFreeHost(address_);
 }
 
+Event::Event(const Gpu& gpu, Timing timing) : gpu_(gpu) {
+  gpu.driver().check(
+      gpu.driver().cuEventCreate(&event_, timing == Timing::On ? CU_EVENT_DEFAULT : CU_EVENT_DISABLE_TIMING),
+      "creating an event");
+}
+
+Event::~Event() { gpu_.driver().cuEventDestroy(event_); }
+
+void Event::record() const {
+  gpu_.driver().check(gpu_.driver().cuEventRecord(event_, gpu_.stream()), "recording an event");
+}
+
+void Event::await() const {
+  gpu_.driver().check(gpu_.driver().cuEventSynchronize(event_), "waiting for the GPU");
+}
+
+double Event::until(const Event& later) const {
+  later.await();
+  float milliseconds = 0;
+  gpu_.driver().check(gpu_.driver().cuEventElapsedTime(&milliseconds, event_, later.event_),
+                      "reading an event");
+  return 1e3 * static_cast<double>(milliseconds);
+}
+
 Kernel::Kernel(const Gpu& gpu, const KernelImage& image, const std::string& summary)
     : gpu_(&gpu), summary_(summary) {
   const Driver& d = gpu.driver();

@@ -98,6 +98,26 @@ class PinnedMemory {
   uint64_t bytes_ = 0;
 };
 
+// A point in the GPU's stream.
+class Event {
+ public:
+  enum class Timing { On, Off };  // without it, recording and waiting are cheaper
+  explicit Event(const Gpu& gpu, Timing timing = Timing::On);
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
+
+  void record() const;
+  // Waits until the GPU has passed it. At once when it was never recorded.
+  void await() const;
+  // Microseconds from this one to a later one, once that has happened.
+  double until(const Event& later) const;
+
+ private:
+  const Gpu& gpu_;
+  CUevent event_ = nullptr;
+};
+
 // One kernel on the device, with the launch shape that it carries.
 class Kernel {
  public:

@@ -7,6 +7,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "plugins/backend-cuda/failure.h"
@@ -151,10 +152,16 @@ std::vector<KernelImage> build_kernels(const std::vector<Specialised>& sources, 
   threads = std::max(1u, std::min<unsigned>(threads, static_cast<unsigned>(jobs.size())));
   Builder builder(jobs, cache, compile, images, report);
   std::vector<std::thread> workers;
-  for (unsigned i = 0; i < threads; ++i) workers.emplace_back([&] { builder.work(); });
+  workers.reserve(threads);
+  try {
+    while (workers.size() < threads) workers.emplace_back([&] { builder.work(); });
+  } catch (const std::system_error&) {
+    // A limit on threads: those that run do all the work, and without one this thread does it.
+    if (workers.empty()) builder.work();
+  }
   std::exception_ptr failure;
   try {
-    builder.watch(threads, progress);
+    builder.watch(std::max(1u, static_cast<unsigned>(workers.size())), progress);
   } catch (...) {
     failure = std::current_exception();
   }

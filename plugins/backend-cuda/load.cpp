@@ -33,7 +33,9 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
       n_sequences_(options.n_sequences),
       n_batch_(options.n_batch),
       precise_(options.precise != 0),
-      stored_(options.n_sequences, 0) {
+      stored_(options.n_sequences, 0),
+      next_(options.n_sequences) {
+  wanted_.reserve(options.n_batch);
   const auto start = Clock::now();
   info_.struct_size = sizeof info_;
   take(options);
@@ -163,6 +165,7 @@ void Session::build_and_upload(const apr_load_options& options) {
     upload_failed = std::current_exception();
   }
   builder.join();
+  device_.tell_notices();
   if (upload_failed) std::rethrow_exception(upload_failed);
   if (failed) std::rethrow_exception(failed);
   if (total != 0) progress("kernels", total, total);
@@ -192,7 +195,15 @@ void Session::allocate() {
   };
   uint64_t kv = 0;
   std::vector<uint64_t> offsets;
-  for (const CacheShape& shape : cache_shapes(plan_)) {
+  const std::vector<CacheShape> shapes = cache_shapes(plan_);
+  for (const CacheShape& shape : shapes) {
+    // In floating point, where nothing wraps: a product of 64 bits that did would be a small cache.
+    const double bytes = 4.0 * n_sequences_ * shape.n_kv_heads * n_ctx_ * shape.head_dim;
+    if (bytes * static_cast<double>(shapes.size()) > 0x1p62)
+      throw failure(
+          APR_NO_MEMORY,
+          "KV cache: {} sequences of {} positions need more memory than can be addressed; ask for less",
+          n_sequences_, n_ctx_);
     offsets.push_back(kv);
     kv += 2 * round_up(uint64_t{n_sequences_} * shape.n_kv_heads * n_ctx_ * shape.head_dim * 2);
     info_.kv_token_bytes += uint64_t{2} * shape.n_kv_heads * shape.head_dim * 2;

@@ -21,31 +21,6 @@ double quantile(std::vector<double> values, double q) {
   return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
 }
 
-class Event {
- public:
-  explicit Event(const Gpu& gpu) : gpu_(gpu) {
-    gpu.driver().check(gpu.driver().cuEventCreate(&event_, CU_EVENT_DEFAULT), "creating an event");
-  }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  ~Event() { gpu_.driver().cuEventDestroy(event_); }
-  void record() const {
-    gpu_.driver().check(gpu_.driver().cuEventRecord(event_, gpu_.stream()), "recording an event");
-  }
-  // Microseconds from this one to a later one, once that has happened.
-  double until(const Event& later) const {
-    gpu_.driver().check(gpu_.driver().cuEventSynchronize(later.event_), "waiting for the GPU");
-    float milliseconds = 0;
-    gpu_.driver().check(gpu_.driver().cuEventElapsedTime(&milliseconds, event_, later.event_),
-                        "reading an event");
-    return 1e3 * static_cast<double>(milliseconds);
-  }
-
- private:
-  const Gpu& gpu_;
-  CUevent event_ = nullptr;
-};
-
 // Launches as one graph, so that no launch waits for the host.
 class Graph {
  public:
@@ -221,6 +196,7 @@ void Session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rul
       }
     }
   });
+  device_.tell_notices();
 
   // Inputs: of the first step's buffers; what other layers read there may be anything finite.
   std::mt19937 random(1);

@@ -47,7 +47,8 @@ Device::Device(uint32_t index, Settings given, LogFn logger)
                        nvrtc == nullptr ? std::vector<int>{} : nvrtc->architectures);
   cache = std::make_unique<KernelCache>(KernelCache::Options{settings.cache_folder, settings.cache_bytes,
                                                              compiler(), [this](const std::string& message) {
-                                                               if (log) log(2, message);
+                                                               const std::lock_guard lock(notices_mutex_);
+                                                               notices_.push_back(message);
                                                              }});
 }
 
@@ -62,6 +63,16 @@ std::vector<KernelImage> Device::build(const std::vector<Specialised>& sources,
   return build_kernels(sources, *cache, compile, compiler(), threads.threads(), progress, report);
 }
 
+void Device::tell_notices() {
+  std::vector<std::string> notices;
+  {
+    const std::lock_guard lock(notices_mutex_);
+    notices.swap(notices_);
+  }
+  for (const std::string& notice : notices)
+    if (log) log(2, notice);
+}
+
 double Device::measure_bandwidth() {
   const KernelSpec spec = {Op::ReadBandwidth, View::None, 0, 0, {}, {}};
   std::string why;
@@ -69,6 +80,7 @@ double Device::measure_bandwidth() {
   if (!config) throw failure(APR_UNSUPPORTED, "no template reads memory:{}", why);
   JitReport report;
   const std::vector<KernelImage> images = build({specialise(registry, spec, *config, target)}, {}, report);
+  tell_notices();
   const Kernel kernel(gpu, images[0], "read_bandwidth");
   // Forty times the largest L2, so that nothing is read from there; half of the free memory where that is less.
   const uint64_t bytes = std::min<uint64_t>(2ull << 30, gpu.memory_free() / 2) / 4096 * 4096;
@@ -76,22 +88,16 @@ double Device::measure_bandwidth() {
   const Driver& d = gpu.driver();
   d.check(d.cuMemsetD8Async(memory.address(), 0x5a, bytes, gpu.stream()), "filling memory");
   const BandwidthArgs args = {memory.at<uint8_t>(), bytes, sink.at<uint32_t>()};
-  CUevent begin = nullptr, end = nullptr;
-  d.check(d.cuEventCreate(&begin, CU_EVENT_DEFAULT), "creating an event");
-  d.check(d.cuEventCreate(&end, CU_EVENT_DEFAULT), "creating an event");
+  const Event begin(gpu), end(gpu);
   std::vector<double> rates;
   // The first runs bring the clocks up.
   for (int run = 0; run < 24; ++run) {
-    d.check(d.cuEventRecord(begin, gpu.stream()), "recording an event");
+    begin.record();
     kernel.launch(gpu, &args, 1, false);
-    d.check(d.cuEventRecord(end, gpu.stream()), "recording an event");
-    d.check(d.cuEventSynchronize(end), "waiting for the GPU");
-    float milliseconds = 0;
-    d.check(d.cuEventElapsedTime(&milliseconds, begin, end), "reading an event");
-    if (run >= 4) rates.push_back(static_cast<double>(bytes) / (1e6 * static_cast<double>(milliseconds)));
+    end.record();
+    const double microseconds = begin.until(end);
+    if (run >= 4) rates.push_back(static_cast<double>(bytes) / (1e3 * microseconds));
   }
-  d.cuEventDestroy(begin);
-  d.cuEventDestroy(end);
   std::nth_element(rates.begin(), rates.begin() + static_cast<ptrdiff_t>(rates.size() / 2), rates.end());
   return rates[rates.size() / 2];
 }

@@ -193,8 +193,15 @@ apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options
   *session = nullptr;
   return guarded(error, [&] {
     const apr_load_options options = taken(given);
-    if (options.n_ctx == 0 || options.n_sequences == 0 || options.n_batch == 0)
-      throw failure(APR_INVALID, "n_ctx, n_sequences and n_batch are at least 1");
+    // Kernels with a CTA row for each token: a grid's second dimension ends at 65535.
+    constexpr uint32_t kMostPositions = 1u << 30, kMostSequences = 1u << 20, kMostBatch = 65535;
+    const auto check = [](uint32_t given, uint32_t most, const char* what) {
+      if (given == 0 || given > most)
+        throw failure(APR_INVALID, "{} is {}; 1 to {} are possible", what, given, most);
+    };
+    check(options.n_ctx, kMostPositions, "n_ctx");
+    check(options.n_sequences, kMostSequences, "n_sequences");
+    check(options.n_batch, kMostBatch, "n_batch");
     auto loaded = std::make_unique<apr_session>();
     loaded->device = device;
     if (device->real != nullptr) {

@@ -5,17 +5,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 
 #include "plugins/backend-cuda/failure.h"
 
 namespace apr::cuda {
 
-void Session::check(const apr_batch& batch) const {
+void Session::check(const apr_batch& batch) {
   if (!broken_.empty())
     throw failure(APR_FAILED, "the session is unusable since an earlier failure: {}", broken_);
   if (batch.n == 0 || batch.n > n_batch_)
     throw failure(APR_INVALID, "a step of {} tokens; this session takes 1 to {}", batch.n, n_batch_);
-  std::vector<int64_t> next(n_sequences_, -1);
+  next_.assign(n_sequences_, -1);
   for (uint32_t i = 0; i < batch.n; ++i) {
     const int32_t token = batch.tokens[i], position = batch.positions[i], sequence = batch.sequences[i];
     if (token < 0 || static_cast<uint32_t>(token) >= plan_.n_vocab)
@@ -25,7 +26,7 @@ void Session::check(const apr_batch& batch) const {
       throw failure(APR_INVALID, "sequence {} at index {}; this session has {}", sequence, i, n_sequences_);
     if (position < 0 || static_cast<uint32_t>(position) >= n_ctx_)
       throw failure(APR_INVALID, "position {} at index {} is outside the context of {}", position, i, n_ctx_);
-    int64_t& expected = next[static_cast<size_t>(sequence)];
+    int64_t& expected = next_[static_cast<size_t>(sequence)];
     if (expected < 0 && static_cast<uint32_t>(position) > stored_[static_cast<size_t>(sequence)])
       throw failure(APR_INVALID, "sequence {} begins at position {}, but only {} are stored", sequence,
                     position, stored_[static_cast<size_t>(sequence)]);
@@ -38,15 +39,15 @@ void Session::check(const apr_batch& batch) const {
 
 void Session::step(const apr_batch& batch, apr_step_output& output) {
   check(batch);
-  std::vector<int32_t> wanted;
+  wanted_.clear();
   for (uint32_t i = 0; i < batch.n; ++i)
-    if (batch.want != nullptr && batch.want[i] != 0) wanted.push_back(static_cast<int32_t>(i));
+    if (batch.want != nullptr && batch.want[i] != 0) wanted_.push_back(static_cast<int32_t>(i));
   try {
     if (batch.n == 1) {
-      decode(batch, !wanted.empty(), output);
+      decode(batch, !wanted_.empty(), output);
     } else {
       drop_ahead();
-      many(batch, wanted, output);
+      many(batch, output);
     }
   } catch (const std::exception& e) {
     broken_ = e.what();
@@ -122,30 +123,27 @@ void Session::report(const Launch& launch, uint32_t rows) {
 }
 
 void Session::launch_timed(const Bound& bound, uint32_t rows) {
-  const Driver& d = gpu_.driver();
-  std::vector<CUevent> events(bound.launches.size() + 1);
-  for (CUevent& event : events) d.check(d.cuEventCreate(&event, CU_EVENT_DEFAULT), "creating an event");
-  d.check(d.cuEventRecord(events[0], gpu_.stream()), "recording an event");
+  std::deque<Event> events;
+  for (size_t i = 0; i <= bound.launches.size(); ++i) events.emplace_back(gpu_);
+  events[0].record();
   for (size_t i = 0; i < bound.launches.size(); ++i) {
     // Without overlap: an event between two kernels keeps them apart anyway.
     bound.launches[i].kernel->launch(gpu_, address(bound.launches[i].args), rows, false);
-    d.check(d.cuEventRecord(events[i + 1], gpu_.stream()), "recording an event");
+    events[i + 1].record();
   }
   gpu_.synchronize();
   for (size_t i = 0; i < bound.launches.size(); ++i) {
-    float milliseconds = 0;
-    d.check(d.cuEventElapsedTime(&milliseconds, events[i], events[i + 1]), "reading an event");
+    const double microseconds = events[i].until(events[i + 1]);
     // Shared out by the bytes that each weight of a fused kernel has.
     const std::vector<size_t>& entries = bound.launches[i].explained;
     uint64_t bytes = 0;
     for (const size_t entry : entries) bytes += explained_[entry].bytes;
     for (const size_t entry : entries)
       explained_[entry].microseconds =
-          1e3 * static_cast<double>(milliseconds) *
+          microseconds *
           (bytes == 0 ? 1.0 : static_cast<double>(explained_[entry].bytes) / static_cast<double>(bytes));
     if (tap_ != nullptr && loaded_) report(bound.launches[i], rows);
   }
-  for (const CUevent event : events) d.cuEventDestroy(event);
 }
 
 // ---- one token ---------------------------------------------------------------------------------------------------------
@@ -224,22 +222,21 @@ void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output&
 
 // ---- several tokens ----------------------------------------------------------------------------------------------------
 
-void Session::many(const apr_batch& batch, const std::vector<int32_t>& wanted,
-                   const apr_step_output& output) {
+void Session::many(const apr_batch& batch, const apr_step_output& output) {
   const size_t b = pick(bodies_, batch.n);
   Bound& body = bodies_[b];
   const uint32_t head_rows = heads_.back().rows;
-  const auto pieces = static_cast<uint32_t>(wanted.size());
+  const auto pieces = static_cast<uint32_t>(wanted_.size());
   write_body_state(body, batch);
   copy_state(body);
   // The first head's state goes before the body, so that nothing but kernels stands between body and head.
   size_t h = 0;
   uint32_t n = std::min(pieces, head_rows);
-  if (pieces > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted.data(), n);
+  if (pieces > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted_.data(), n);
   run(body, batch.n, false);
   for (uint32_t first = 0; first < pieces; first += n) {
     n = std::min(pieces - first, head_rows);
-    if (first > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted.data() + first, n);
+    if (first > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted_.data() + first, n);
     for (size_t v = 0; v < crossing_.size(); ++v) {
       const Launch& gather = gather_launches_[(b * heads_.size() + h) * crossing_.size() + v];
       gather.kernel->launch(gpu_, address(gather.args), n, first == 0 && !device_.settings.time_kernels);

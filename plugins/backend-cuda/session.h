@@ -3,6 +3,7 @@
 
 #include <climits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -63,7 +64,14 @@ struct Device : Workshop {
   // Compiles kernels from their specs; one per entry of sources, in order.
   std::vector<KernelImage> build(const std::vector<Specialised>& sources,
                                  const std::function<void(size_t, size_t)>& progress, JitReport& report);
+  // Logs what the kernel cache had to say while kernels were built: it speaks on the threads that build them, and the log
+  // is told on the caller's.
+  void tell_notices();
   double measure_bandwidth();
+
+ private:
+  std::mutex notices_mutex_;
+  std::vector<std::string> notices_;
 };
 
 class Session {
@@ -115,7 +123,7 @@ class Session {
   void capture();
 
   // session.cpp
-  void check(const apr_batch& batch) const;
+  void check(const apr_batch& batch);
   size_t pick(const std::vector<Bound>& bounds, uint32_t rows) const;
   void run(const Bound& bound, uint32_t rows, bool after_kernel);
   void launch_timed(const Bound& bound, uint32_t rows);
@@ -131,7 +139,7 @@ class Session {
   void begin_ahead(int32_t position, int32_t sequence);
   void drop_ahead();
   int32_t await_result(int32_t position);
-  void many(const apr_batch& batch, const std::vector<int32_t>& wanted, const apr_step_output& output);
+  void many(const apr_batch& batch, const apr_step_output& output);
 
   Device& device_;
   const Gpu& gpu_;
@@ -171,6 +179,9 @@ class Session {
   static constexpr int32_t kNoResult = INT32_MIN;  // in host_results_: not yet
 
   std::vector<uint32_t> stored_;  // positions in the cache of each sequence
+  // Of the step that is checked or runs, with room for the largest: a step allocates nothing.
+  std::vector<int64_t> next_;    // position that each sequence goes on with, -1: not in the batch
+  std::vector<int32_t> wanted_;  // indices of the tokens whose logits are wanted
   std::vector<Explained> explained_;
   apr_tap_fn tap_ = nullptr;
   void* tap_user_ = nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <tuple>
 
@@ -24,26 +25,19 @@ struct Placed {
 
 // One staging slot: free again when its event has passed.
 struct Slot {
+  explicit Slot(const Gpu& gpu)
+      : memory(gpu, kSlotBytes, "staging memory for weights"), event(gpu, Event::Timing::Off) {}
   PinnedMemory memory;
-  CUevent event = nullptr;
-  bool used = false;
+  Event event;
 };
 
 class Uploader {
  public:
-  Uploader(const Gpu& gpu, ThreadPool& threads) : gpu_(gpu), threads_(threads), slots_(kSlots) {
-    for (Slot& slot : slots_) {
-      slot.memory = PinnedMemory(gpu, kSlotBytes, "staging memory for weights");
-      gpu.driver().check(gpu.driver().cuEventCreate(&slot.event, CU_EVENT_DISABLE_TIMING),
-                         "creating an event");
-    }
+  Uploader(const Gpu& gpu, ThreadPool& threads) : gpu_(gpu), threads_(threads) {
+    for (size_t i = 0; i < kSlots; ++i) slots_.emplace_back(gpu);
   }
-  ~Uploader() {
-    // On failure a copy may still read a slot.
-    gpu_.driver().cuStreamSynchronize(gpu_.stream());
-    for (Slot& slot : slots_)
-      if (slot.event != nullptr) gpu_.driver().cuEventDestroy(slot.event);
-  }
+  // On failure a copy may still read a slot.
+  ~Uploader() { gpu_.driver().cuStreamSynchronize(gpu_.stream()); }
 
   // done(bytes of the file) after each piece.
   template <typename Done>
@@ -76,8 +70,7 @@ class Uploader {
                                             slot.memory.at<uint8_t>(at[p]),
                                             rows * blocks * layout.plane_bytes[p], gpu_.stream()),
             "copying weights");
-      gpu_.driver().check(gpu_.driver().cuEventRecord(slot.event, gpu_.stream()), "recording an event");
-      slot.used = true;
+      slot.event.record();
       done(weight.bytes / weight.n * rows);
     }
   }
@@ -86,8 +79,7 @@ class Uploader {
   Slot& next_slot() {
     Slot& slot = slots_[next_];
     next_ = (next_ + 1) % kSlots;
-    if (slot.used)
-      gpu_.driver().check(gpu_.driver().cuEventSynchronize(slot.event), "waiting for a copy of weights");
+    slot.event.await();
     return slot;
   }
 
@@ -120,7 +112,7 @@ class Uploader {
 
   const Gpu& gpu_;
   ThreadPool& threads_;
-  std::vector<Slot> slots_;
+  std::deque<Slot> slots_;
   size_t next_ = 0;
 };
 

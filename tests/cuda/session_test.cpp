@@ -363,6 +363,29 @@ TEST_CASE("what was chosen is told per tensor") {
   CHECK(session.info().kv_token_bytes == 2u * 2 * 2 * 2 * 64);
 }
 
+TEST_CASE("a kernel cache that cannot be written is said once, on the caller's thread") {
+  TinyPlan tiny({});
+  TestSession::Options options;
+  options.settings = {{"kernel_cache", "/dev/null/kernels"}};
+  TestSession session(tiny.plan(), options);
+  REQUIRE(session.log().size() == 1);
+  CHECK(session.log()[0].find("kernel cache /dev/null/kernels: ") == 0);
+  CHECK(session.log()[0].find("stay in memory") != std::string::npos);
+}
+
+TEST_CASE("sizes that no session can have") {
+  TinyPlan tiny({});
+  const auto refused = [&](uint32_t n_ctx, uint32_t n_sequences, uint32_t n_batch, const char* message) {
+    TestSession::Options options;
+    options.n_ctx = n_ctx, options.n_sequences = n_sequences, options.n_batch = n_batch;
+    CHECK_THROWS_WITH_AS(TestSession(tiny.plan(), options), message, StatusError);
+  };
+  refused(0, 1, 8, "n_ctx is 0; 1 to 1073741824 are possible");
+  refused(64, 0, 8, "n_sequences is 0; 1 to 1048576 are possible");
+  // A grid's second dimension, in which some kernels have a CTA for each token, ends there.
+  refused(64, 1, 65536, "n_batch is 65536; 1 to 65535 are possible");
+}
+
 TEST_CASE("plans that cannot be computed are refused by name") {
   TinyShape shape;
   shape.n_layers = 1;

@@ -52,7 +52,10 @@ TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(p
   device.settings = settings.data();
   device.n_settings = static_cast<uint32_t>(settings.size());
   device.log = [](void* user, int, const char* message) {
-    static_cast<TestSession*>(user)->log_.emplace_back(message);
+    auto* session = static_cast<TestSession*>(user);
+    if (std::this_thread::get_id() != session->thread_)
+      session->log_.emplace_back("logged on a thread that is not the caller's:");
+    session->log_.emplace_back(message);
   };
   device.log_user = this;
   apr_error error = {sizeof(apr_error), {}};

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -57,6 +58,7 @@ class TestSession {
 
  private:
   const apr_plan& plan_;
+  const std::thread::id thread_ = std::this_thread::get_id();
   apr_device* device_ = nullptr;
   apr_session* session_ = nullptr;
   std::vector<std::string> log_;
