@@ -253,7 +253,7 @@ struct apr_backend {
   apr_status (*load)(apr_device* device, const apr_plan* plan, const apr_load_options* options,
                      apr_session** session, apr_error* error);
   void (*unload)(apr_session* session);
-  /* Returns when the outputs are written. */
+  /* Returns when the outputs are written. APR_INVALID leaves the session as it was; another failure may end its use. */
   apr_status (*step)(apr_session* session, const apr_batch* batch, apr_step_output* output, apr_error* error);
   /* From now on every step reports its stages (null: no more). Tapped steps are slower, with the same kernels. */
   apr_status (*tap)(apr_session* session, apr_tap_fn fn, void* user, apr_error* error);

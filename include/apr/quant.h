@@ -68,7 +68,7 @@ typedef struct apr_layout {
   const char* cpp_type;        /* the layout's type inside the codec's text: "apr::Q4K::Planar" */
   uint32_t n_planes;           /* 1..APR_MAX_PLANES */
   const uint32_t* plane_bytes; /* [n_planes] bytes of one block */
-  /* Takes n_blocks packed blocks apart; planes[p] receives n_blocks * plane_bytes[p] bytes. Null for row_major. */
+  /* Takes n_blocks packed blocks apart; planes[p] receives n_blocks * plane_bytes[p] bytes; aligned to 1. Null: row_major. */
   void (*split)(const void* blocks, uint64_t n_blocks, uint8_t* const* planes);
 } apr_layout;
 #define APR_MAX_PLANES 4
@@ -99,8 +99,8 @@ struct apr_quant_format {
   uint32_t
       int_group; /* columns that share one scale and offset: 16 or a multiple of 32; 0 for float codecs */
 
-  /* src [n_rows][k] floats -> dst n_rows packed rows. importance [k] [nullable]: weight of each column's squared error.
-   * APR_INVALID for a NaN or infinity (the message names row and column). Null: cannot be written. */
+  /* src [n_rows][k] floats -> dst n_rows packed rows, aligned to 1. importance [k] [nullable]: weight of each column's
+   * squared error. APR_INVALID for a NaN or infinity (the message names row and column). Null: cannot be written. */
   apr_status (*quantize)(const float* src, uint64_t n_rows, uint64_t k, const float* importance, void* dst,
                          apr_error* error);
   /* n_rows packed rows -> dst [n_rows][k]. Defined for every bit pattern; src is aligned to 1. */
