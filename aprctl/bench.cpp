@@ -14,6 +14,7 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
+#include "core/base/wrap.h"
 
 namespace apr::ctl {
 namespace {
@@ -93,6 +94,9 @@ int bench_main(const Arguments& args) {
                  depth = line.get<uint32_t>("depth");
   const uint32_t repetitions = line.get<uint32_t>("repetitions");
   if (repetitions == 0) throw usage_error("aprctl bench: --repetitions must be at least 1");
+  constexpr uint32_t kMost = 1u << 30;  // of each: their sum is a number of positions, too
+  for (const uint32_t n : {prompt, gen, depth})
+    if (n > kMost) throw usage_error("aprctl bench: {} tokens; at most {} are possible", n, kMost);
   if (prompt == 0 && gen == 0)
     throw usage_error("aprctl bench: --prompt and --tokens are both 0: nothing to measure");
 
@@ -107,10 +111,10 @@ int bench_main(const Arguments& args) {
   const double peak = engine.device().measure_bandwidth();
   const bool json = line.flag("json");
   if (!json) {
-    fmt::print("{}, {}, {} parameters\n{}\n",
+    fmt::print("{}, {}, {} parameters\n{}",
                engine.model().meta.find_string("general.name").value_or(engine.asked().model),
                human_bytes(engine.model().weight_bytes()), human_count(engine.model().parameters()),
-               engine.resolved());
+               wrapped(engine.resolved(), 0, 2));
     fmt::print("read bandwidth of this device: {:.1f} GB/s\n\n", peak);
   }
   ordered_json results = ordered_json::array();

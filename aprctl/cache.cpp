@@ -11,6 +11,7 @@
 #include "aprctl/probe_report.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 #include "core/kernel_cache/kernel_cache.h"
 #include "core/probe/probe.h"
 
@@ -45,15 +46,18 @@ int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool 
     fmt::print("{}\n", out.dump(2, ' ', false, ordered_json::error_handler_t::replace));
   } else {
     for (const CacheEntry& entry : entries) {
-      fmt::print("{}  {:>10}  {}  {}\n", entry.key.substr(0, 12), human_bytes(entry.bytes), date(entry.used),
-                 printable(entry.summary));
-      if (!entry.damage.empty()) fmt::print("              damaged: {}\n", entry.damage);
+      fmt::print("{}  {:>10}  {}\n{}", entry.key.substr(0, 12), human_bytes(entry.bytes), date(entry.used),
+                 wrapped(printable(entry.summary, kLongPath), 2, 4));
+      if (!entry.damage.empty()) fmt::print("{}", wrapped("damaged: " + entry.damage, 2, 4));
     }
     fmt::print("{} kernels, {} in {}\n", entries.size(), human_bytes(bytes), cache.folder());
     if (verified && damaged == 0) fmt::print("every checksum agrees\n");
     if (damaged > 0)
-      fmt::print("{} damaged: `aprctl cache clear --damaged` removes them; they are also rebuilt on use\n",
-                 damaged);
+      fmt::print("{}",
+                 wrapped(fmt::format("{} damaged: `aprctl cache clear --damaged` removes them; they are "
+                                     "also rebuilt on use",
+                                     damaged),
+                         0));
   }
   return damaged == 0 ? kExitOk : kExitGate;
 }

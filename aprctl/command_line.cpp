@@ -2,8 +2,10 @@
 
 #include <iostream>
 #include <sstream>
+#include <typeinfo>
 
 #include "core/base/error.h"
+#include "core/base/wrap.h"
 
 namespace apr::ctl {
 
@@ -11,21 +13,19 @@ namespace po = boost::program_options;
 
 namespace {
 
-constexpr unsigned kHelpColumns = 80;
-
-// Long lines broken at spaces; shorter ones stay as they are.
-std::string wrapped(const std::string& text) {
-  std::istringstream lines(text);
-  std::string out;
-  for (std::string line; std::getline(lines, line); out += line + "\n") {
-    while (line.size() > kHelpColumns) {
-      const size_t space = line.rfind(' ', kHelpColumns);
-      if (space == std::string::npos) break;
-      out += line.substr(0, space) + "\n";
-      line.erase(0, space + 1);
-    }
+// Boost reads -1 as the largest number of an unsigned type.
+void refuse_negative_counts(const po::parsed_options& given, const po::options_description& known) {
+  for (const po::option& option : given.options) {
+    const po::option_description* described = known.find_nothrow(option.string_key, false);
+    if (described == nullptr) continue;
+    const auto* typed = dynamic_cast<const po::typed_value_base*>(described->semantic().get());
+    if (typed == nullptr ||
+        (typed->value_type() != typeid(uint32_t) && typed->value_type() != typeid(uint64_t)))
+      continue;
+    for (const std::string& value : option.value)
+      if (value.starts_with('-'))
+        throw po::error("option '--" + option.string_key + "' is " + value + ", and must not be negative");
   }
-  return out;
 }
 
 }  // namespace
@@ -34,7 +34,7 @@ CommandLine::CommandLine(std::string name, std::string summary, std::string exam
     : name_(std::move(name)),
       summary_(std::move(summary)),
       example_(std::move(example)),
-      options_("options", kHelpColumns, 46) {
+      options_("options", kTextWidth, 46) {
   options_.add_options()("help,h", po::bool_switch(), "show this help");
 }
 
@@ -43,8 +43,10 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
     using Style = po::command_line_style::style_t;
     // No abbreviations: a script must not change its meaning when an option is added.
     const int style = Style::unix_style & ~Style::allow_guessing;
-    po::store(po::command_line_parser(args).options(options_).positional(positional_).style(style).run(),
-              values_);
+    const po::parsed_options given =
+        po::command_line_parser(args).options(options_).positional(positional_).style(style).run();
+    refuse_negative_counts(given, options_);
+    po::store(given, values_);
     if (flag("help")) {
       std::ostringstream text;
       text << "usage: aprctl " << name_ << " [options]";
@@ -54,7 +56,7 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
         last = positional_.name_for_position(i);
         text << " [" << last << "]";
       }
-      text << "\n\n" << wrapped(summary_) << "\nexample:\n  " << example_ << "\n\n" << options_;
+      text << "\n\n" << wrapped(summary_, 0) << "\nexample:\n" << wrapped(example_, 2) << "\n" << options_;
       std::cout << text.str();
       return false;
     }

@@ -19,6 +19,7 @@
 #include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/base/thread_pool.h"
+#include "core/base/wrap.h"
 #include "core/compare/verdict.h"
 #include "core/quantize/source_rows.h"
 
@@ -78,19 +79,20 @@ ordered_json row_json(const Row& row) {
 
 void print_rows(const std::vector<Row>& rows, const char* what, uint32_t top_k) {
   const bool logits = std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.top.has_value(); });
-  fmt::print("{:<28} {:>9} {:>8} {:>9} {:>9}  {}\n", what, "cosine", "nmse", "rms diff", "max diff",
-             logits ? fmt::format("top {}, verdict", top_k) : "verdict");
+  const size_t width = logits ? 20 : 26;
+  fmt::print("{} {:>9} {:>8} {:>9} {:>9}  {}\n", first_column(what, width), "cosine", "nmse", "rms diff",
+             "max diff", logits ? fmt::format("top {}, verdict", top_k) : "verdict");
   for (const Row& row : rows) {
-    const std::string name = printable(row.what);
+    const std::string name = first_column(printable(row.what), width);
     if (!row.problem.empty()) {
-      fmt::print("{:<28} {}\n", name, row.problem);
+      fmt::print("{}{}", name, wrapped(row.problem, width + 1).substr(width));
       continue;
     }
     const Measure& m = row.comparison.measure;
-    fmt::print("{:<28} {:>9.6f} {:>8.1e} {:>9.2e} {:>9.2e}  {}{}\n", name, m.cosine(), m.nmse(), m.rms(),
+    fmt::print("{} {:>9.6f} {:>8.1e} {:>9.2e} {:>9.2e}  {}{}\n", name, m.cosine(), m.nmse(), m.rms(),
                m.max_abs, row.top ? fmt::format("{:>3}  ", *row.top) : "", to_string(row.comparison.verdict));
     const std::string text = describe(row.comparison);
-    if (text != to_string(row.comparison.verdict)) fmt::print("{:>30}{}\n", "", text);
+    if (text != to_string(row.comparison.verdict)) fmt::print("{}", wrapped(text, width + 1));
   }
 }
 
@@ -297,8 +299,9 @@ int diff_main(const Arguments& args) {
                    "like: identical, rounding, scaled, "
                    "sign-flipped, transposed, shifted, not finite or different. Exit 0: all identical or "
                    "rounding; 4: not so.",
-                   "aprctl diff a.gguf b.gguf          aprctl diff dump/cpu dump/cuda          aprctl diff "
-                   "a.f32 b.f32 --vocab 512");
+                   "aprctl diff a.gguf b.gguf\n"
+                   "aprctl diff dump/cpu dump/cuda\n"
+                   "aprctl diff a.f32 b.f32 --vocab 512");
   namespace po = boost::program_options;
   line.options().add_options()("a", po::value<std::string>()->required(), "what is compared with")(
       "b", po::value<std::string>()->required(), "what is compared")(
@@ -381,8 +384,10 @@ int diff_main(const Arguments& args) {
       fmt::print("of different models: {:.12}... and {:.12}...\n", printable(dumps->model_a),
                  printable(dumps->model_b));
     if (first != rows.end())
-      fmt::print("first difference: {}: {}\n", printable(first->what),
-                 first->problem.empty() ? describe(first->comparison) : first->problem);
+      fmt::print("{}",
+                 wrapped(fmt::format("first difference: {}: {}", printable(first->what),
+                                     first->problem.empty() ? describe(first->comparison) : first->problem),
+                         0, 2));
   }
   return first == rows.end() ? kExitOk : kExitGate;
 }

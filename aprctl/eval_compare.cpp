@@ -31,9 +31,7 @@ struct Entry {
   EvalSummary summary;
   std::optional<Sample> prompt, decode;  // tok/s
 
-  double bits() const {
-    return 8.0 * static_cast<double>(result.weight_bytes) / static_cast<double>(result.parameters);
-  }
+  double bits() const { return bits_per_weight(result.weight_bytes, result.parameters); }
 };
 
 void measure_speed(const CommandLine& line, Entry& entry, uint32_t repetitions) {

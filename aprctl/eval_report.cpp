@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 
 namespace apr::ctl {
 namespace {
@@ -51,9 +52,8 @@ std::string with_error(const Estimate& estimate) {
 
 void print_eval(const EvalRequest& request, const EvalResult& result, const EvalSummary& s) {
   const Windows& w = result.windows;
-  fmt::print("{}, {}, {:.3f} bits per weight\n{}\n", result.title, human_bytes(result.weight_bytes),
-             8.0 * static_cast<double>(result.weight_bytes) / static_cast<double>(result.parameters),
-             result.resolved);
+  fmt::print("{}, {}, {:.3f} bits per weight\n{}", result.title, human_bytes(result.weight_bytes),
+             bits_per_weight(result.weight_bytes, result.parameters), wrapped(result.resolved, 0, 2));
   fmt::print("{}: {} tokens\n{} windows of {}, stride {}; {} predictions count\n", request.text_name,
              w.tokens.size(), w.count, w.ctx, w.stride, s.n);
   if (s.has_reference) fmt::print("reference: {}\n", result.reference);
@@ -85,8 +85,7 @@ void print_eval(const EvalRequest& request, const EvalResult& result, const Eval
 ordered_json eval_json(const EvalRequest& request, const EvalResult& result, const EvalSummary& s) {
   const Windows& w = result.windows;
   ordered_json out = result.report;
-  out["bits_per_weight"] =
-      8.0 * static_cast<double>(result.weight_bytes) / static_cast<double>(result.parameters);
+  out["bits_per_weight"] = bits_per_weight(result.weight_bytes, result.parameters);
   out["text"] = {{"file", printable(request.text_name, kLongPath)},
                  {"bytes", request.text.size()},
                  {"tokens", w.tokens.size()}};

@@ -10,6 +10,7 @@
 #include "aprctl/model_options.h"
 #include "aprctl/probe_report.h"
 #include "core/base/format.h"
+#include "core/base/wrap.h"
 #include "core/hf/open_model.h"
 
 namespace apr::ctl {
@@ -62,10 +63,6 @@ std::map<std::string, FormatUse> histogram(const Model& model) {
     use.bytes += tensor.bytes;
   }
   return uses;
-}
-
-double bits_per_weight(uint64_t bytes, uint64_t elements) {
-  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
 }
 
 std::string shape_text(const Tensor& tensor) {
@@ -123,8 +120,12 @@ void print_report(const Model& model, const std::string& path, bool sha256) {
   };
   fmt::print("file          {}\n", path);
   if (model.files.size() > 1) fmt::print("files         {}\n", joined(file_names(model), "\n              "));
-  fmt::print("architecture  {}\nname          {}\nlicence       {}\n", text("general.architecture"),
-             text("general.name"), text("general.license"));
+  const auto line = [&](const char* label, const char* key) {
+    fmt::print("{}", wrapped(fmt::format("{:<13} {}", label, text(key)), 0, 14));
+  };
+  line("architecture", "general.architecture");
+  line("name", "general.name");
+  line("licence", "general.license");
   fmt::print("parameters    {} ({})\n", human_count(model.parameters()), model.parameters());
   fmt::print("weights       {}, {:.3f} bits per weight\n", human_bytes(model.weight_bytes()),
              bits_per_weight(model.weight_bytes(), model.parameters()));
@@ -142,13 +143,19 @@ void print_report(const Model& model, const std::string& path, bool sha256) {
   for (const auto& [key, value] : model.meta.entries()) {
     const std::string shown =
         value_json(value, false).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-    fmt::print("  {:<42} {}\n", printable(key), printable(shown, 100));
+    // A value that does not fit beside its key goes below it, as much of it as a line takes.
+    constexpr size_t kKeyWidth = 42, kLongValue = 72;
+    const std::string beside = printable(shown, kTextWidth - kKeyWidth - 3);
+    if (shown.size() <= kTextWidth - kKeyWidth - 3)
+      fmt::print("  {} {}\n", first_column(printable(key), kKeyWidth), beside);
+    else
+      fmt::print("  {}\n      {}\n", printable(key), printable(shown, kLongValue));
   }
 
   fmt::print("\ntensors ({})\n", model.tensors.size());
   for (const Tensor& tensor : model.tensors) {
-    fmt::print("  {:<34} {:<8} {:>18} {:>12}\n", printable(tensor.name), tensor.format, shape_text(tensor),
-               human_bytes(tensor.bytes));
+    fmt::print("  {} {:<12} {:>15} {:>10}\n", first_column(printable(tensor.name), 34), tensor.format,
+               shape_text(tensor), human_bytes(tensor.bytes));
   }
 }
 

@@ -191,6 +191,14 @@ void print_explanation(const std::vector<KernelReport>& kernels, double peak) {
   }
 }
 
+// A backend ignores settings that it does not know, and would then decide for the device that is here.
+void check_arch(const CommandLine& line, const Engine& engine) {
+  const auto wanted = line.find<std::string>("arch");
+  if (const std::string arch = engine.device().info().arch; wanted && *wanted != arch)
+    throw usage_error("aprctl kernels: --arch {}: backend {} decides for the device that is here alone, {}",
+                      printable(*wanted), engine.asked().backend, arch);
+}
+
 EngineRequest request_of(const CommandLine& line) {
   EngineRequest request = Engine::request(line);
   request.gate = false;
@@ -205,6 +213,7 @@ int explain(const CommandLine& line) {
     throw usage_error("aprctl kernels explain: --run needs a device, and --arch means that there is none");
   if (run) request.device.settings.emplace_back("time_kernels", "1");
   Engine engine(line, request);
+  check_arch(line, engine);
   std::vector<KernelReport> kernels = run ? timed_kernels(engine) : kernel_reports(engine.session());
   const double peak = run ? engine.device().measure_bandwidth() : 0;
   if (!line.flag("all"))
@@ -231,6 +240,7 @@ int show(const CommandLine& line) {
     throw usage_error(
         "aprctl kernels show: name a stage or a tensor, as `aprctl kernels explain` shows them");
   Engine engine(line, request_of(line));
+  check_arch(line, engine);
   const std::vector<KernelReport> all = kernel_reports(engine.session());
   const uint32_t m = line.get<uint32_t>("tokens");
   std::string known;

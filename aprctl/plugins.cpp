@@ -10,6 +10,8 @@
 #include "aprctl/model_options.h"
 #include "aprctl/probe_report.h"
 #include "core/base/error.h"
+#include "core/base/format.h"
+#include "core/base/wrap.h"
 #include "core/plugin/catalog.h"
 
 namespace apr::ctl {
@@ -65,17 +67,19 @@ ordered_json list_json(const Catalog& catalog) {
 void print_list(const Catalog& catalog) {
   fmt::print("{:<16} {:<8} {:<8} {:<5} {}\n", "plugin", "kind", "version", "abi", "provides");
   for (const FoundPlugin& plugin : catalog.plugins()) {
-    fmt::print("{:<16} {:<8} {:<8} {}.{:<3} {}\n", plugin.manifest.name, name(plugin.manifest.kind),
-               plugin.manifest.version, plugin.manifest.abi_major, plugin.manifest.abi_minor,
-               fmt::join(plugin.manifest.provides, " "));
+    fmt::print("{} {:<8} {:<8} {}.{:<3} {}", first_column(plugin.manifest.name, 16),
+               name(plugin.manifest.kind), plugin.manifest.version, plugin.manifest.abi_major,
+               plugin.manifest.abi_minor, wrapped(joined(plugin.manifest.provides, " "), 41).substr(41));
   }
   fmt::print("\nsearched\n");
   for (const SearchPath& path : catalog.searched())
-    fmt::print("  {} ({}{})\n", path.path.string(), path.origin, path.exists ? "" : "; does not exist");
+    fmt::print("{}", wrapped(fmt::format("{} ({}{})", path.path.string(), path.origin,
+                                         path.exists ? "" : "; does not exist"),
+                             2, 4));
   if (!catalog.refused().empty()) fmt::print("\nrefused\n");
   for (const RefusedPlugin& refused : catalog.refused())
-    fmt::print("  {}\n    {}\n", refused.path.string(), refused.reason);
-  fmt::print("\n`aprctl plugins info NAME` opens a plugin and shows its formats, kernels and devices.\n");
+    fmt::print("  {}\n{}", refused.path.string(), wrapped(refused.reason, 4));
+  fmt::print("\n`aprctl plugins info NAME` opens a plugin: its formats, kernels and devices.\n");
 }
 
 ordered_json format_json(const apr_quant_format& format) {
@@ -83,7 +87,7 @@ ordered_json format_json(const apr_quant_format& format) {
                       {"description", format.description},
                       {"block_elements", format.block_elements},
                       {"block_bytes", format.block_bytes},
-                      {"bits_per_weight", 8.0 * format.block_bytes / format.block_elements},
+                      {"bits_per_weight", bits_per_weight(format.block_bytes, format.block_elements)},
                       {"quantizes", format.quantize != nullptr}};
   if (format.gguf_type >= 0) out["gguf_type"] = format.gguf_type;
   for (uint32_t i = 0; i < format.n_cpu; ++i) {
@@ -115,7 +119,7 @@ ordered_json backend_json(const apr_backend& backend) {
   apr_error error{};
   error.struct_size = sizeof error;
   if (backend.devices(&count, &error) != APR_OK) {
-    out["devices"] = 0;
+    out["devices"] = ordered_json::array();
     out["unusable_because"] = error.message;
     return out;
   }
@@ -148,6 +152,10 @@ ordered_json backend_json(const apr_backend& backend) {
 void print_tree(const ordered_json& tree, int indent) {
   for (const auto& [key, value] : tree.items()) {
     const std::string label = tree.is_array() ? "-" : key;
+    const auto print_value = [&](const std::string& text) {
+      fmt::print("{}", wrapped(fmt::format("{:<16} {}", label, text), static_cast<size_t>(indent),
+                               static_cast<size_t>(indent) + 17));
+    };
     if (value.is_structured() && !(value.is_array() && !value.empty() && value[0].is_primitive())) {
       fmt::print("{:{}}{}\n", "", indent, label);
       print_tree(value, indent + 2);
@@ -155,10 +163,9 @@ void print_tree(const ordered_json& tree, int indent) {
       std::vector<std::string> items;
       for (const auto& item : value)
         items.push_back(item.is_string() ? item.get<std::string>() : item.dump());
-      fmt::print("{:{}}{:<16} {}\n", "", indent, label, fmt::join(items, " "));
+      print_value(joined(items, " "));
     } else {
-      fmt::print("{:{}}{:<16} {}\n", "", indent, label,
-                 value.is_string() ? value.get<std::string>() : value.dump());
+      print_value(value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
 }

@@ -180,8 +180,9 @@ class Table {
     if (results_.empty() || results_.back().group != r.group)
       fmt::print("\n{:<30} {:<23} {}\n", r.group, "found", "bound");
     const std::string seconds = r.seconds >= 0.05 ? fmt::format("{:.1f}s", r.seconds) : "";
-    fmt::print("  {:<28} {:<23} {:<12} {:>7}{:>5}\n", r.check, r.finding.value, r.bound,
-               conformance::name(r.finding.verdict), seconds);
+    fmt::print("{}", wrapped(fmt::format("{:<28} {:<23} {:<12} {:>7}{:>5}", r.check, r.finding.value, r.bound,
+                                         conformance::name(r.finding.verdict), seconds),
+                             2, 31));
     if (!r.finding.detail.empty()) fmt::print("{}", wrapped(r.finding.detail, 6));
     std::fflush(stdout);
   }
@@ -225,7 +226,7 @@ bool asked_but_not_run(const Request& request, const std::vector<Result>& result
 int plugins_check_main(const Arguments& args) {
   CommandLine line(
       "plugins check",
-      "The conformance test of a plugin: its library, its formats on this processor, and on the device\n"
+      "The conformance test of a plugin: its library, its formats on this processor, and on the device "
       "of every backend that is found. Exit code 0 when nothing failed, 4 otherwise.",
       "aprctl plugins check ./build/vendor.nf5");
   namespace po = boost::program_options;

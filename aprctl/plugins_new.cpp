@@ -139,8 +139,8 @@ std::vector<fs::path> templates() {
 int plugins_new_main(const Arguments& args) {
   CommandLine line(
       "plugins new",
-      "A project for a weight format of your own: codec, quantiser, manifest, test, README. It builds\n"
-      "against the installed headers alone, with Meson or CMake, and passes its test as it is. See\n"
+      "A project for a weight format of your own: codec, quantiser, manifest, test, README. It builds "
+      "against the installed headers alone, with Meson or CMake, and passes its test as it is. See "
       "docs/writing-a-quant-plugin.md.",
       "aprctl plugins new acme.int4");
   namespace po = boost::program_options;

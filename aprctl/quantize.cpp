@@ -20,6 +20,7 @@
 #include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/base/sha256.h"
+#include "core/base/wrap.h"
 #include "core/hf/open_model.h"
 #include "core/quantize/quantize.h"
 
@@ -28,10 +29,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
-
-double bits_per_weight(uint64_t bytes, uint64_t elements) {
-  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
-}
 
 // What is known of a run; the result is null for --dry-run.
 struct Report {
@@ -61,12 +58,20 @@ std::string source_name(const std::filesystem::path& input) {
   return (input.has_filename() ? input : input.parent_path()).filename().string();
 }
 
-void print_recipes(const Recipes& recipes) {
+void print_recipes(const Recipes& recipes, bool json) {
+  if (json) {
+    ordered_json out = {{"probes", probes_json(probes_in_force())}, {"recipes", ordered_json::array()}};
+    for (const std::string& each : recipes.names())
+      out["recipes"].push_back({{"name", each}, {"description", recipes.find(each, false).description}});
+    fmt::print("{}\n", out.dump(2));
+    return;
+  }
   for (const std::string& each : recipes.names())
-    fmt::print("{:<8} {}\n", each, recipes.find(each, false).description);
-  fmt::print(
-      "\nor the name of a format, for all matrices (see `aprctl plugins`), or a recipe of your own "
-      "(FILE.toml)\n");
+    fmt::print("{:<8} {}", each, wrapped(recipes.find(each, false).description, 9).substr(9));
+  fmt::print("\n{}",
+             wrapped("or the name of a format, for all matrices (see `aprctl plugins`), or a recipe of your "
+                     "own (FILE.toml)",
+                     0));
 }
 
 // Of a type that is neither a recipe nor a format: the recipes there are, and where formats were looked for.
@@ -96,13 +101,15 @@ void print_table(const Report& report) {
     const TensorDecision& d = report.plan.decisions[i];
     const std::string error =
         report.result == nullptr ? "-" : fmt::format("{:.6f}", report.result->errors[i].relative());
-    fmt::print("{:<27} {:>8} {:>5} {:<7} {:>6.3f} {:>8} {}\n", printable(d.tensor->name),
+    fmt::print("{} {:>8} {:>5} {:<7} {:>6.3f} {:>8} {}\n", first_column(printable(d.tensor->name), 27),
                human_count(d.tensor->elements()), d.from->name, d.to->name,
                bits_per_weight(d.bytes, d.tensor->elements()), error, short_origin(d.why));
   }
   for (const TensorDecision& d : report.plan.decisions)
     if (!d.fallback.empty())
-      fmt::print("fallback: {}: {}: {} instead\n", printable(d.tensor->name), d.fallback, d.to->name);
+      fmt::print("{}", wrapped(fmt::format("fallback: {}: {}: {} instead", printable(d.tensor->name),
+                                           d.fallback, d.to->name),
+                               0, 2));
 }
 
 void print_summary(const Report& report) {
@@ -262,7 +269,7 @@ int quantize_main(const Arguments& args) {
   if (!line.parse(args)) return kExitOk;
   const Recipes recipes(data_folder() / "recipes");
   if (line.flag("list")) {
-    print_recipes(recipes);
+    print_recipes(recipes, line.flag("json"));
     return kExitOk;
   }
   const auto input = line.find<std::string>("input"), output = line.find<std::string>("output"),

@@ -20,6 +20,7 @@
 #include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/text/chat.h"
+#include "core/text/stop_strings.h"
 
 namespace apr::ctl {
 namespace {
@@ -180,7 +181,9 @@ int run_main(const Arguments& args) {
   const bool json = line.flag("json"), quiet = line.flag("quiet");
   if (quiet) set_log_level(LogLevel::Warning);
   const GenerateOptions options = generate_options(line);
-  const Sampler checked(options.sampler);  // bad sampling options are refused before the model is loaded
+  // Bad options are refused before the model is loaded.
+  const Sampler checked_sampler(options.sampler);
+  const StopStrings checked_stops(options.stop);
   const auto text = line.flag("chat") && !line.has("prompt") && !line.has("file") && isatty(STDIN_FILENO)
                         ? std::nullopt
                         : TextInput::read_prompt(line);

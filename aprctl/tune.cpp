@@ -67,7 +67,8 @@ int tune_main(const Arguments& args) {
       "fastest as a profile: of those that compute the same, and only where they beat the default by more "
       "than "
       "the noise. Nothing else should run meanwhile. An interrupted run goes on where it was.",
-      "aprctl tune model.gguf --backend cuda -o mine.toml   then: aprctl run --profile mine.toml");
+      "aprctl tune model.gguf --backend cuda -o mine.toml\n"
+      "aprctl run model.gguf --backend cuda --profile mine.toml -p \"Once upon a time\"");
   namespace po = boost::program_options;
   ModelOptions::add(line);
   BackendOptions::add(line);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "core/base/format.h"
 #include "core/conformance/conformance.h"
 #include "core/conformance/format_checks.h"
 #include "core/plugin/check.h"
@@ -23,7 +24,7 @@ void check_format(const apr_quant_format& f, const FormatOptions& options, Liste
   const Verdict geometry = recorder.run("geometry", "", [&] {
     apr::check_format(f, "the library");
     return pass(fmt::format("{} in {} B, {:.2f} bpw", f.block_elements, f.block_bytes,
-                            8.0 * f.block_bytes / f.block_elements));
+                            bits_per_weight(f.block_bytes, f.block_elements)));
   });
   if (geometry != Verdict::Pass) return;  // its functions may not be there
   check_rows(f, recorder);

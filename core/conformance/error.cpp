@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/format.h"
 #include "core/conformance/format_checks.h"
 #include "core/conformance/samples.h"
 
 namespace apr::conformance {
 namespace {
 
-double bits_per_weight(const apr_quant_format& f) { return 8.0 * f.block_bytes / f.block_elements; }
+double bits_per_weight(const apr_quant_format& f) {
+  return apr::bits_per_weight(f.block_bytes, f.block_elements);
+}
 
 double squared_error(std::span<const float> a, std::span<const float> b,
                      const std::vector<float>* weight = nullptr) {

@@ -21,6 +21,8 @@ struct Worst {
   int failed = 0, forms = 0;
 };
 
+constexpr size_t kFailsIn = 61;  // where the last column begins
+
 std::string position_table(const ParityReport& report) {
   std::map<uint32_t, Worst> positions;
   for (const ParityPosition& p : report.positions) {
@@ -40,9 +42,10 @@ std::string position_table(const ParityReport& report) {
   std::string text = fmt::format("{:>3} {:>9} {:>8} {:>8} {:>9} {:>8} {:>8}  {}\n", "pos", "cosine", "nmse",
                                  "KL", "max diff", "argmax", "device", "fails in");
   for (const auto& [position, w] : positions)
-    text += fmt::format("{:>3} {:>9.6f} {:>8.1e} {:>8.1e} {:>9.4f} {:>8} {:>8}  {}\n", position, w.cosine,
-                        w.nmse, w.kl, w.difference, w.reference_argmax, w.device_argmax,
-                        w.failed == w.forms ? "every form" : w.failing);
+    text += wrapped(fmt::format("{:>3} {:>9.6f} {:>8.1e} {:>8.1e} {:>9.4f} {:>8} {:>8}  {}", position,
+                                w.cosine, w.nmse, w.kl, w.difference, w.reference_argmax, w.device_argmax,
+                                w.failed == w.forms ? "every form" : w.failing),
+                    0, kFailsIn);
   return text;
 }
 

@@ -1,57 +1,19 @@
 """The program as its users meet it: commands, exit codes, messages, and figures on stdout.
 
-usage: cli.py SUITE     commands | fp8 | quantize | eval | kernels | golden | vocab | shipped
+usage: cli.py SUITE     commands | logits | columns | cuda | kernels | golden | vocab | shipped
 APRCTL is the program; APR_TEST_GOLDEN and APR_TEST_VOCAB are the folders of golden models and vocabularies.
 Exits with 77 when what a suite needs is not there.
 """
 import array
 import json
-import math
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 
-APRCTL = os.environ["APRCTL"]
-# In the build folder, beside the program's.
-SHIPPED_MODEL = os.path.join(os.path.dirname(APRCTL), "..", "models", "skerry-7m-q4_k_m.gguf")
-failures = 0
-
-
-def aprctl(*args, env=None, stdin=None):
-    """(exit code, stdout, stderr) of one call."""
-    full = {k: v for k, v in os.environ.items() if not k.startswith("APR_") or k.startswith("APR_TEST_")}
-    full.update(env or {})
-    done = subprocess.run([APRCTL, *args], capture_output=True, env=full, input=stdin, timeout=250)
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-
-
-def check(condition, what):
-    global failures
-    if not condition:
-        failures += 1
-        print("FAILED:", what)
-
-
-def expect(code, args, *needles, **how):
-    """The call ends with this code, and its output has each needle."""
-    got, out, err = aprctl(*args, **how)
-    check(got == code, f"aprctl {' '.join(args)}: exit {got}, expected {code}\n{out}{err}")
-    for needle in needles:
-        check(needle in out + err, f"aprctl {' '.join(args)}: no '{needle}' in\n{out}{err}")
-    return out
-
-
-def folder_or_skip(variable):
-    folder = os.environ.get(variable)
-    if not folder:
-        print(f"skipped: {variable} is not set")
-        sys.exit(77)
-    return folder
+from calls import APRCTL, SHIPPED_MODEL, aprctl, check, expect, folder_or_skip, main, narrow
 
 
 def commands():
@@ -108,6 +70,16 @@ def commands():
     expect(2, ["run", "-p", "x", "--temp", "-1"], "temp")
     expect(2, ["run", "-p", "x", "-f", "y"], "--prompt", "--file")
     expect(2, ["cache", "frob"], "list, verify and clear")
+    # Boost would read -1 as the largest number.
+    for args in (["run", "-p", "x", "-n", "-1"], ["run", "-p", "x", "--ctx=-5"], ["bench", "-r", "-2"], ["run", "-p", "x", "--seed", "-1"]):
+        expect(2, args, "must not be negative", "--help")
+    expect(2, ["run", "-p", "x", "--stop", ""], "stop string is empty")
+    check("resolved" not in aprctl("run", "-p", "x", "--stop", "")[2], "run --stop '' loads the model before it refuses")
+    expect(2, ["bench", "-d", "4000000000", "-p", "4000000000"], "4000000000")
+    expect(2, ["kernels", "explain", "--arch", "sm_90a"], "--arch sm_90a", "backend cpu")
+    expect(1, ["run", "-p", "x", "--ctx", "4000000000"], "backend cpu: a context of 4000000000 positions; 1 to ")
+    check(any(r["name"] == "q4_k_m" for r in json.loads(expect(0, ["quantize", "--list", "--json"]))["recipes"]), "q4_k_m is not in quantize --list --json")
+    check(json.loads(expect(0, ["plugins", "info", "cpu", "--json"]))["backends"][0]["devices"], "the CPU is no device")
     for args in (["plugins"], ["probes", "--json"], ["run", "--help"], ["--help"]):
         with open("/dev/full", "wb") as full:
             done = subprocess.run([APRCTL, *args], stdout=full, stderr=subprocess.PIPE, timeout=60)
@@ -124,6 +96,58 @@ def commands():
         with open(broken, "wb") as f:
             f.write(b"PK\x03\x04 not a model")
         expect(1, ["run", broken, "-p", "x"], "broken.gguf")
+
+
+def logits():
+    """Which ids are ids, and where the result may go."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "out.f32")
+        for ids in ("1,300,301", "1, 300 ,301,", " 1 300\n301\n"):
+            made = json.loads(expect(0, ["logits", "--ids", ids, "--out", out, "--json"]))
+            check(made["ids"] == [1, 300, 301], f"--ids '{ids}' is {made['ids']}")
+        for ids in ("", " ", ",1", "1,,2", "1;2", "1x", "-1", "2048", "99999999999"):
+            expect(2, ["logits", "--ids", ids, "--out", out], "--ids")
+        # A rename onto a device or a pipe would put a file in its place.
+        pipe = os.path.join(scratch, "pipe")
+        os.mkfifo(pipe)
+        expect(1, ["logits", "--ids", "1", "--out", pipe], pipe, "no regular file")
+        expect(1, ["logits", "--ids", "1", "--out", scratch], scratch, "directory")
+        check(sorted(os.listdir(scratch)) == ["out.f32", "pipe"], f"left behind: {os.listdir(scratch)}")
+
+
+def with_long_names(path):
+    """A file with a key and a tensor whose names are long, and values that are, too."""
+    text = lambda value: struct.pack("<Q", len(value)) + value.encode()
+    keys = {"general.architecture": "llama", "general.name": "a name of many words " * 6, "general.license": "other " * 20,
+            "a." + "long" * 15: "short", "a.words": "one word after the other " * 9, "a.word": "w" * 150}
+    with open(path, "wb") as f:
+        f.write(struct.pack("<4sIQQ", b"GGUF", 3, 1, len(keys)))
+        for key, value in keys.items():
+            f.write(text(key) + struct.pack("<I", 8) + text(value))
+        f.write(text("blk.0." + "gated_" * 8 + "projection.weight") + struct.pack("<IQQIQ", 2, 32, 4, 0, 0))
+        f.write(b"\0" * (-f.tell() % 32) + struct.pack("<f", 1) * 128)
+
+
+def columns():
+    """What people read fits 80 columns, whatever the names in a model are."""
+    with tempfile.TemporaryDirectory() as scratch:
+        long, other = os.path.join(scratch, "long.gguf"), os.path.join(scratch, "other.gguf")
+        for path in (long, other):
+            with_long_names(path)
+        with open(other, "r+b") as f:
+            f.seek(-4, os.SEEK_END)
+            f.write(struct.pack("<f", -1))
+        os.chdir(scratch)
+        shipped = os.path.relpath(SHIPPED_MODEL, scratch)
+        for args in (["inspect", "long.gguf"], ["inspect", shipped, "--sha256"], ["diff", "long.gguf", "other.gguf"], ["diff", shipped, shipped, "--all"],
+                     ["quantize", "long.gguf", "--dry-run", "--type", "q8_0"], ["quantize", "--list"], ["plugins"], ["plugins", "info", "quant-fp8"],
+                     ["plugins", "info", "cpu"], ["kernels", "list"], ["kernels", "explain", shipped], ["bench", shipped, "-p", "8", "-n", "4", "-r", "1"],
+                     ["parity", shipped, "--ids", "1,2,3"], ["probes"]):
+            narrow(aprctl(*args)[1], " ".join(args))
+        for name in "run bench inspect plugins kernels tune quantize eval tokenize logits parity qa doctor diff cache probes".split():
+            narrow(expect(0, [name, "--help"]), name + " --help")
+        for name in ("check", "new"):
+            narrow(expect(0, ["plugins", name, "--help"]), f"plugins {name} --help")
 
 
 def kernels():
@@ -348,200 +372,4 @@ def shipped():
     check(chat[0] == 0 and chat[1].strip() != "", f"no answer in a chat: {chat}")
 
 
-def quantize():
-    """Quantised files: types, fallbacks, provenance, and that no failure leaves a file."""
-    folder = folder_or_skip("APR_TEST_GOLDEN")
-    model = os.path.join(folder, "tiny-F16.gguf")
-    with tempfile.TemporaryDirectory() as scratch:
-        out = os.path.join(scratch, "out.gguf")
-        made = json.loads(expect(0, ["quantize", model, out, "--type", "Q4_K_M", "--json"]))
-        peer = json.loads(expect(0, ["inspect", os.path.join(folder, "tiny-Q4_K_M.gguf"), "--json"]))
-        mine = json.loads(expect(0, ["inspect", out, "--json", "--sha256"]))
-        check(mine["sha256"] == made["sha256"], "the reported sha256 is not the file's")
-        check(mine["metadata"]["general.file_type"] == 15, "general.file_type is not Q4_K_M")
-        check(mine["metadata"]["apr.quantize.source_sha256"] == made["input_sha256"], "the source's hash is not recorded")
-        kinds = {t["format"] for t in mine["tensors"]}
-        check(kinds == {t["format"] for t in peer["tensors"]}, f"a Q4_K_M has {kinds}")
-        check(0.02 < made["relative_error"] < 0.1, f"relative error {made['relative_error']}")
-        one = json.loads(expect(0, ["quantize", model, out, "--type", "q4_k_m", "--json", "-t", "1"]))
-        check(one["sha256"] == made["sha256"], "one thread writes another file than several")
-        expect(0, ["run", out, "-p", "t300t301", "-n", "4"])
-        expect(1, ["quantize", out, out + "2", "--type", "q8_0"], "quantised already", "--requantize")
-        expect(0, ["quantize", out, out + "2", "--type", "q8_0", "--requantize"], "quantised already")
-        os.remove(out + "2")
-        rules = os.path.join(scratch, "rules.toml")
-        with open(rules, "w") as f:
-            f.write('[[rule]]\nmatch = "ffn_down"\ntype = "q8_0"\n[[rule]]\nmatch = "nothing"\ntype = "f16"\n')
-        own = json.loads(expect(0, ["quantize", model, "--dry-run", "--type", "q4_k", "--rules", rules, "--json"]))
-        check(all(t["to"] == "q8_0" for t in own["tensors"] if "ffn_down" in t["name"]), "--rules did not decide")
-        check(own["unmatched_rules"] == ["rules.toml:4"], f"unmatched rules: {own['unmatched_rules']}")
-        expect(2, ["quantize", model, out, "--type", "q9_z"], "q9_z", "q4_k_m")
-        expect(2, ["quantize", model, out], "--type")
-        expect(2, ["quantize", model, model, "--type", "q8_0"], "is the model itself")
-        expect(1, ["quantize", model, "/dev/full", "--type", "q8_0"], "/dev/full")
-        expect(1, ["quantize", model, "/no/such/folder/x.gguf", "--type", "q8_0"], "/no/such/folder/x.gguf")
-        expect(0, ["quantize", "--list"], "q4_k_m", "iq4_xs")
-        check(sorted(os.listdir(scratch)) == ["out.gguf", "rules.toml"], f"left behind: {os.listdir(scratch)}")
-
-
-def evaluate():
-    models = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "models")
-    q4, f16 = (os.path.join(models, f"skerry-7m-{t}.gguf") for t in ("q4_k_m", "f16"))
-    text = os.path.join(models, "heldout.txt")
-    with tempfile.TemporaryDirectory() as scratch:
-        place = {"XDG_CACHE_HOME": scratch}
-        path = lambda name: os.path.join(scratch, name)
-
-        def figures(*args, code=0):
-            return json.loads(expect(code, ["eval", *args, "--text", text, "--json"], env=place))
-
-        few = ["--ctx", "128", "--windows", "6"]
-        alone = figures(q4, *few)
-        live = figures(q4, *few, "--reference", f16)
-        check(alone["predictions"] == 6 * 63, f"predictions: {alone['predictions']}")
-        check(1.0 < alone["perplexity"]["value"] < 2 and alone["perplexity"]["error"] > 0, f"perplexity {alone['perplexity']}")
-        check(live["perplexity"] == alone["perplexity"], "a reference changes the perplexity")
-        kl = live["kl_divergence"]
-        check(0 < kl["mean"]["value"] < 1e-3 and kl["median"]["value"] < kl["p90"]["value"] < kl["p99"]["value"] <= kl["max"]["value"], f"kl {kl}")
-        check(live["top1_agreement"]["value"] > 0.9, f"top-1 {live['top1_agreement']}")
-        # Windows side by side in a step compute the same as one by one.
-        wide = figures(q4, *few, "--batch", "2048")
-        check(abs(wide["nll"]["value"] - alone["nll"]["value"]) < 1e-6, "the batch changes the result")
-        itself = figures(f16, *few, "--reference", f16)
-        check(itself["kl_divergence"]["max"]["value"] == 0 and itself["top1_agreement"]["value"] == 1, "a model differs from itself")
-        # Kept log-probabilities stand for the model.
-        kept = path("f16.logp")
-        expect(0, ["eval", f16, "--text", text, *few, "--save-reference", kept], env=place)
-        saved = figures(q4, *few, "--reference", kept)
-        for figure in ("perplexity", "kl_divergence", "top1_agreement", "dp_rms"):
-            check(saved[figure] == live[figure], f"{figure} of kept log-probabilities: {saved[figure]}, {live[figure]}")
-        expect(2, ["eval", q4, "--text", text, "--ctx", "64", "--windows", "6", "--reference", kept], "--ctx 128", env=place)
-        expect(2, ["eval", q4, "--text", text, "--ctx", "128", "--windows", "7", "--reference", kept], "6 windows", env=place)
-        with open(kept, "r+b") as f:
-            f.truncate(os.path.getsize(kept) - 100)
-        expect(1, ["eval", q4, "--text", text, *few, "--reference", kept], kept, "cut off", env=place)
-
-        # The command's figures against the definitions, from logits of `aprctl logits`.
-        ids = [int(i) for i in expect(0, ["tokenize", "-m", f16, "--ids", "-f", text]).replace(",", " ").split()][:33]
-        rows = {}
-        for name, model in (("p", q4), ("q", f16)):
-            expect(0, ["logits", "-m", model, "--ids", ",".join(map(str, ids)), "--out", path(name)])
-            with open(path(name), "rb") as f:
-                flat = array.array("f", f.read())
-            width = len(flat) // len(ids)
-            rows[name] = []
-            for i in range(16, 32):
-                row = flat[i * width:(i + 1) * width]
-                norm = math.log(math.fsum(map(math.exp, row)))
-                rows[name].append([x - norm for x in row])
-        nll = [-row[ids[i + 17]] for i, row in enumerate(rows["p"])]
-        kls = [math.fsum(math.exp(b) * (b - a) for a, b in zip(x, y)) for x, y in zip(rows["p"], rows["q"])]
-        small = figures(q4, "--ctx", "33", "--windows", "1", "--reference", f16)
-        check(small["predictions"] == len(nll), f"{small['predictions']} predictions, {len(nll)} by definition")
-        check(abs(small["nll"]["value"] - sum(nll) / len(nll)) < 1e-5, f"nll {small['nll']}, {sum(nll) / len(nll)} by definition")
-        check(abs(small["kl_divergence"]["mean"]["value"] - sum(kls) / len(kls)) < 1e-6, f"kl {small['kl_divergence']}, {sum(kls) / len(kls)} by definition")
-
-        # Interrupted by Ctrl-C or killed: the same command continues, to the same figures.
-        slow = ["eval", q4, "--text", text, "--ctx", "256", "--windows", "24", "--reference", f16, "--json"]
-        whole = json.loads(expect(0, slow, env=place))
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("APR_")} | place
-        for ending, code, message in ((signal.SIGINT, 1, b"the same command continues"), (signal.SIGKILL, -signal.SIGKILL, b"")):
-            state = path(f"own.{ending}")
-            running = subprocess.Popen([APRCTL, *slow, "--state", state], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean)
-            until = time.monotonic() + 60
-            while not os.path.exists(state) and running.poll() is None and time.monotonic() < until:
-                time.sleep(0.01)
-            running.send_signal(ending)
-            _, err = running.communicate(timeout=60)
-            check(running.returncode == code and message in err, f"signal {ending}: exit {running.returncode}, {err}")
-            expect(1, [*slow[:-1], "--state", state, "--precise"], "another evaluation", env=place)
-            again = json.loads(expect(0, [*slow, "--state", state], env=place))
-            check(0 < again["windows"]["resumed_at"] < 24, f"resumed at {again['windows']['resumed_at']}")
-            for figure in ("perplexity", "kl_divergence", "top1_agreement", "dp_rms"):
-                check(again[figure] == whole[figure], f"{figure} after an interruption: {again[figure]}, {whole[figure]}")
-            check(not os.path.exists(state), "the state is left behind")
-        check(os.listdir(os.path.join(scratch, "apr", "eval")) == [], "states are left in the cache folder")
-
-        picture = path("plot.svg")
-        compare = ["eval", "--compare", f16, q4, "--reference", f16, "--text", text, *few, "--plot", picture]
-        table = expect(0, [*compare, "-r", "0"], "skerry-7m-q4_k_m", "4.954", "16.010", env=place)
-        check(all(len(row) <= 80 for row in table.split("\n")), f"the table is wider than 80 columns\n{table}")
-        with open(picture) as f:
-            svg = f.read()
-        check("skerry-7m-q4_k_m" in svg and "bits per weight" in svg and "not drawn: skerry-7m-f16 (0)" in svg, f"the plot: {svg}")
-        both = json.loads(expect(0, [*compare, "-r", "1", "--json"], env=place))
-        check([m["kl_divergence"] for m in both] == [itself["kl_divergence"], kl], "--compare has other figures than one by one")
-        check(all(m["pp512"]["avg_ts"] > 0 and m["tg128"]["avg_ts"] > 0 for m in both), "--compare measured no speed")
-        expect(2, ["eval", q4, "--text", text, "--plot", picture], "--compare")
-        expect(2, ["eval", "-m", q4, "--compare", q4, "--text", text], "--compare")
-        check(os.listdir(os.path.join(scratch, "apr", "eval")) == [], "--compare leaves states in the cache folder")
-
-        empty, short = path("empty.txt"), path("short.txt")
-        open(empty, "w").close()
-        with open(short, "w") as f:
-            f.write("The lighthouse keeper")
-        expect(2, ["eval", q4], "--text is missing")
-        expect(1, ["eval", q4, "--text", path("none.txt")], "none.txt", "No such file")
-        expect(1, ["eval", q4, "--text", scratch], "is a directory")
-        expect(1, ["eval", q4, "--text", empty], "empty.txt", "is empty")
-        expect(1, ["eval", q4, "--text", short], "short.txt", "a window takes 512")
-        expect(1, ["eval", path("none.gguf"), "--text", text], "none.gguf")
-        expect(1, ["eval", q4, "--text", text, "--reference", path("none.gguf")], "none.gguf")
-        expect(2, ["eval", q4, "--text", text, "--stride", "600"], "stride of 600")
-        expect(2, ["eval", q4, "--text", text, "--skip", "511"], "511")
-        expect(2, ["eval", q4, "--text", text, "--ctx", "1"], "predicts nothing")
-        expect(2, ["eval", q4, "--text", text, "--windows", "0"], "0 windows")
-        expect(2, ["eval", q4, "--text", text, "--reference", f16, "--save-reference", kept], "--save-reference")
-        expect(1, ["eval", q4, "--text", text, *few, "--save-reference", "/no/such/folder/x"], "/no/such/folder/x", env=place)
-        expect(1, ["eval", q4, "--text", text, *few, "--state", "/no/such/folder/x"], "/no/such/folder/x", env=place)
-        vocab = os.environ.get("APR_TEST_GOLDEN")
-        if vocab:
-            other = os.path.join(vocab, "tiny-F16.gguf")
-            expect(1, ["eval", q4, "--text", text, "--reference", other], "different vocabularies", q4, other, env=place)
-
-
-def fp8():
-    """8-bit floats are checked when they are loaded: what is damaged is named, and the probe leaves the check out."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = os.path.join(scratch, "f8.gguf")
-        expect(0, ["quantize", SHIPPED_MODEL, path, "--type", "f8_e4m3", "--requantize"])
-        tensors = json.loads(expect(0, ["inspect", path, "--json"]))["tensors"]
-        floats = [t for t in tensors if t["format"] == "f8_e4m3"]
-        step = ["bench", path, "-p", "4", "-n", "2", "-r", "1", "--json"]
-
-        def warm_up(**how):
-            return json.loads(expect(0, step, **how))[0]["fp8_warm_up"]
-
-        done = warm_up()
-        check(done["tensors"] == len(floats) and done["bytes"] == sum(t["bytes"] for t in floats), f"fp8_warm_up: {done}")
-        check(not done["skipped"] and done["seconds"] > 0, f"fp8_warm_up: {done}")
-        expect(0, ["run", path, "-p", "The", "-n", "1"], f"8-bit floats: {len(floats)} tensors", "checked in")
-        skip = {"APR_SKIP_FP8_WARMUP": "1"}
-        left_out = warm_up(env=skip)
-        check(left_out["skipped"] and left_out["seconds"] == 0 and left_out["tensors"] == len(floats), f"skipped: {left_out}")
-        none = json.loads(expect(0, ["bench", "-p", "4", "-n", "2", "-r", "1", "--json"]))[0]["fp8_warm_up"]
-        check(none["tensors"] == 0 and not none["skipped"], f"a model without 8-bit floats: {none}")
-
-        last = tensors[-1]
-        check(last["format"] == "f8_e4m3", f"the last tensor is {last}")
-        row, block = last["k"] // 128 * 132, 132
-        for byte, value, what in ((5 * row + block + 7, b"\x7f", "row 5 block 1 decodes to NaN or infinity at column 135"),
-                                  (9 * row + 131, b"\xbf", "row 9 block 0: its scale is negative")):
-            with open(path, "r+b") as f:
-                at = os.path.getsize(path) - (last["bytes"] + 31) // 32 * 32 + byte
-                f.seek(at)
-                was = f.read(1)
-                f.seek(at)
-                f.write(value)
-            expect(1, ["run", path, "-p", "The", "-n", "1"], f"tensor '{last['name']}' is damaged", what, "APR_SKIP_FP8_WARMUP")
-            code, out, err = aprctl("run", path, "-p", "The", "-n", "1", env=skip)
-            check("is damaged" not in err and "not checked" in err, f"with the probe: exit {code}\n{out}{err}")
-            with open(path, "r+b") as f:
-                f.seek(at)
-                f.write(was)
-        expect(0, ["run", path, "-p", "The", "-n", "1"])
-
-
-{"commands": commands, "cuda": cuda, "fp8": fp8, "quantize": quantize, "eval": evaluate, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped}[sys.argv[1]]()
-print("failures:", failures)
-sys.exit(1 if failures else 0)
+main({"commands": commands, "logits": logits, "columns": columns, "cuda": cuda, "kernels": kernels, "golden": golden, "vocab": vocab, "shipped": shipped})

@@ -4,46 +4,12 @@ usage: diagnose.py SUITE     probes | qa | doctor
 APRCTL is the program. Exits with 77 when what a suite needs is not there.
 """
 import json
-import math
 import os
 import struct
-import subprocess
 import sys
 import tempfile
 
-APRCTL = os.environ["APRCTL"]
-DATA = os.path.join(os.path.dirname(APRCTL), "..")
-MODEL = os.path.join(DATA, "models", "skerry-7m-q4_k_m.gguf")
-failures = 0
-
-
-def aprctl(*args, env=None):
-    """(exit code, stdout, stderr) of one call, in a home of its own."""
-    full = {k: v for k, v in os.environ.items() if not k.startswith("APR_") or k.startswith("APR_TEST_")}
-    full.update(env or {})
-    done = subprocess.run([APRCTL, *args], capture_output=True, env=full, timeout=250)
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-
-
-def check(condition, what):
-    global failures
-    if not condition:
-        failures += 1
-        print("FAILED:", what)
-
-
-def expect(code, args, *needles, env=None):
-    got, out, err = aprctl(*args, env=env)
-    check(got == code, f"aprctl {' '.join(args)}: exit {got}, expected {code}\n{out}{err}")
-    for needle in needles:
-        check(needle in out + err, f"aprctl {' '.join(args)}: no '{needle}' in\n{out}{err}")
-    return out
-
-
-def narrow(text, what):
-    for line in text.split("\n"):
-        # A word that cannot be broken (a path, a library) may stand alone on a longer line.
-        check(len(line) <= 80 or len(line.split()) == 1, f"{what}: wider than 80 columns: {line}")
+from calls import DATA, SHIPPED_MODEL as MODEL, aprctl, check, expect, main, narrow
 
 
 def probes():
@@ -265,6 +231,4 @@ def doctor():
         check(folder["level"] == "problem" and "APR_KERNEL_CACHE" in folder["advice"], f"a cache below a file: {folder}")
 
 
-{"probes": probes, "qa": qa, "doctor": doctor}[sys.argv[1]]()
-print("failures:", failures)
-sys.exit(1 if failures else 0)
+main({"probes": probes, "qa": qa, "doctor": doctor})
