@@ -62,9 +62,8 @@ Generated Conversation::turn(const std::vector<int32_t>& prompt,
   if (input.empty()) throw Error("the prompt is empty: there is nothing to continue");
   const auto context = static_cast<int32_t>(session_.context());
   if (position_ + static_cast<int32_t>(input.size()) > context)
-    throw Error(
-        "the prompt's {} tokens after the {} before them do not fit a context of {}; raise it with --ctx",
-        input.size(), position_, context);
+    throw Error("the prompt's {} tokens{} do not fit a context of {}; raise it with --ctx", input.size(),
+                position_ == 0 ? "" : fmt::format(", after the {} before them,", position_), context);
   for (const int32_t id : prompt) sampler_.accept(id);
 
   Generated result{};

@@ -87,6 +87,8 @@ int dispatch(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_DFL);  // `aprctl inspect | head` ends quietly
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // a limit on the size of files is an error with a file's name, as a full disk is
   try {
     const int code = apr::ctl::dispatch(argc, argv);
     // Buffered output meets a full disk only here: what was not written must not look like success.

@@ -12,24 +12,13 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/wrap.h"
+#include "core/dispatch/isa.h"
 #include "core/plugin/catalog.h"
 
 namespace apr::ctl {
 namespace {
 
 using nlohmann::ordered_json;
-
-std::string_view isa_name(apr_isa isa) {
-  switch (isa) {
-    case APR_ISA_PORTABLE:
-      return "portable";
-    case APR_ISA_AVX2:
-      return "avx2";
-    case APR_ISA_AVX512:
-      return "avx512";
-  }
-  return "unknown";
-}
 
 std::string_view kind_name(apr_codec_kind kind) {
   switch (kind) {
@@ -98,7 +87,7 @@ ordered_json format_json(const apr_quant_format& format) {
     if (kernels.unpack_int) functions.push_back("unpack_int");
     if (kernels.unpack_float) functions.push_back("unpack_float");
     out["cpu"].push_back(
-        {{"isa", isa_name(kernels.isa)}, {"origin", kernels.origin}, {"functions", functions}});
+        {{"isa", apr::name(kernels.isa)}, {"origin", kernels.origin}, {"functions", functions}});
   }
   if (format.codec) {
     out["codec"] = {{"type", format.codec->cpp_type}, {"view", kind_name(format.codec->kind)}};

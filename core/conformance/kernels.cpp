@@ -9,6 +9,7 @@
 
 #include "core/conformance/format_checks.h"
 #include "core/conformance/samples.h"
+#include "core/dispatch/isa.h"
 
 namespace apr::conformance {
 namespace {
@@ -214,7 +215,7 @@ void check_kernels(const apr_quant_format& f, Recorder& recorder) {
   const std::vector<const apr_cpu_kernels*> sets = runnable(f);
   for (uint32_t i = 0; i < f.n_cpu; ++i) {
     const apr_cpu_kernels& kernels = *f.cpu[i];
-    const std::string isa = isa_name(kernels.isa);
+    const std::string isa(apr::name(kernels.isa));
     if (std::find(sets.begin(), sets.end(), &kernels) == sets.end()) {
       recorder.run("kernels " + isa, "", [] { return not_run("this processor lacks the instruction set"); });
       continue;

@@ -61,18 +61,6 @@ std::vector<const apr_cpu_kernels*> runnable(const apr_quant_format& format) {
   return sets;
 }
 
-const char* isa_name(apr_isa isa) {
-  switch (isa) {
-    case APR_ISA_PORTABLE:
-      return "portable";
-    case APR_ISA_AVX2:
-      return "avx2";
-    case APR_ISA_AVX512:
-      return "avx512";
-  }
-  return "unknown";
-}
-
 std::vector<uint8_t> edge_blocks(const apr_quant_format& format, uint64_t n_blocks, Random& random) {
   // The last two are bfloat16's infinities.
   constexpr uint16_t kHalves[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x0400, 0x3c00, 0xbc00,

@@ -18,7 +18,6 @@ using Random = std::mt19937_64;
 
 // The kernel sets of a format that this processor can run.
 std::vector<const apr_cpu_kernels*> runnable(const apr_quant_format& format);
-const char* isa_name(apr_isa isa);
 
 inline uint64_t row_bytes(const apr_quant_format& f, uint64_t k) {
   return k / f.block_elements * f.block_bytes;

@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/dispatch/isa.h"
 #include "core/dispatch/weight_quant_type.h"
 
 namespace apr {
@@ -61,18 +62,6 @@ std::string format_name(std::string_view probe, std::string_view text, std::stri
 }
 
 }  // namespace
-
-std::string_view name(apr_isa isa) {
-  switch (isa) {
-    case APR_ISA_PORTABLE:
-      return "portable";
-    case APR_ISA_AVX2:
-      return "avx2";
-    case APR_ISA_AVX512:
-      return "avx512";
-  }
-  throw Error("internal error: {} is no instruction set", static_cast<int>(isa));
-}
 
 void parse_value(std::string_view name, std::string_view text, bool& value) {
   constexpr std::array<std::string_view, 4> kTrue = {"1", "true", "on", "yes"};

@@ -40,7 +40,4 @@ std::string_view values_of(std::optional<FormatName> Probes::*);
 std::string_view values_of(std::optional<ProfileName> Probes::*);
 std::string_view values_of(std::vector<PatternKernel> Probes::*);
 
-// "portable", "avx2", "avx512": as APR_CPU_ISA and the CPU backend's setting "isa" take it.
-std::string_view name(apr_isa isa);
-
 }  // namespace apr

@@ -8,8 +8,8 @@
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/dispatch/isa.h"
 #include "core/dispatch/weight_quant_type.h"
-#include "core/probe/parse.h"
 #include "core/profile/profile.h"
 
 namespace apr {

@@ -74,6 +74,7 @@ def commands():
     for args in (["run", "-p", "x", "-n", "-1"], ["run", "-p", "x", "--ctx=-5"], ["bench", "-r", "-2"], ["run", "-p", "x", "--seed", "-1"]):
         expect(2, args, "must not be negative", "--help")
     expect(2, ["run", "-p", "x", "--stop", ""], "stop string is empty")
+    expect(1, ["run", "-p", "x y z", "--ctx", "2"], "tokens do not fit a context of 2; raise it with --ctx")
     check("resolved" not in aprctl("run", "-p", "x", "--stop", "")[2], "run --stop '' loads the model before it refuses")
     expect(2, ["bench", "-d", "4000000000", "-p", "4000000000"], "4000000000")
     expect(2, ["kernels", "explain", "--arch", "sm_90a"], "--arch sm_90a", "backend cpu")

@@ -7,6 +7,7 @@ import array
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -47,6 +48,9 @@ def quantize():
         expect(2, ["quantize", model, model, "--type", "q8_0"], "is the model itself")
         expect(1, ["quantize", model, "/dev/full", "--type", "q8_0"], "/dev/full")
         expect(1, ["quantize", model, "/no/such/folder/x.gguf", "--type", "q8_0"], "/no/such/folder/x.gguf")
+        limited = subprocess.run([APRCTL, "quantize", model, os.path.join(scratch, "big.gguf"), "--type", "q8_0"], capture_output=True, timeout=60,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)))
+        check(limited.returncode == 1 and b"big.gguf" in limited.stderr, f"beyond the limit of file sizes: {limited.returncode}, {limited.stderr}")
         expect(0, ["quantize", "--list"], "q4_k_m", "iq4_xs")
         check(sorted(os.listdir(scratch)) == ["out.gguf", "rules.toml"], f"left behind: {os.listdir(scratch)}")
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "core/dispatch/isa.h"
 #include "formats_under_test.h"
 
 namespace apr::test {
@@ -109,9 +110,9 @@ int run_benchmarks(const std::vector<std::string>& names) {
         const auto kernel = integer ? kernels->gemv_int : kernels->gemv_float;
         if (!kernel) continue;
         std::printf("%-7s %-8s %-28s %9s %8.2f %8.2f %8.2f %8.2f | %9.2f %9.2f\n", f->name,
-                    isa_name(kernels->isa), kernels->origin, integer ? "int" : "float", gemv(big, kernel, 1),
-                    gemv(small, kernel, 1), gemv(small, kernel, 2), gemv(small, kernel, 4), unpack_int,
-                    unpack_float);
+                    apr::name(kernels->isa).data(), kernels->origin, integer ? "int" : "float",
+                    gemv(big, kernel, 1), gemv(small, kernel, 1), gemv(small, kernel, 2),
+                    gemv(small, kernel, 4), unpack_int, unpack_float);
         std::fflush(stdout);
       }
     }

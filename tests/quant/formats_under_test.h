@@ -16,7 +16,6 @@ const apr_quant_format* find_format(const std::string& name);  // null when no g
 
 // What the conformance test tries formats with serves here too.
 using conformance::edge_blocks;
-using conformance::isa_name;
 using conformance::Message;
 using conformance::normal_rows;
 using conformance::Random;
