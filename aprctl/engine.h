@@ -51,7 +51,6 @@ class Engine {
   const Device& device() const { return *device_; }
   Session& session() { return *session_; }
   // "pass", "pass (receipt)", "skipped", "not needed": what the parity gate said.
-  const std::string& gate_verdict() const { return gate_verdict_; }
   const ProfileInForce& profile() const { return profile_; }
   // Kernels that the backend can choose from; empty when it cannot tell.
   const std::vector<KernelTemplate>& templates() const { return templates_; }

@@ -5,9 +5,6 @@
 
 #include <atomic>
 
-#include "core/base/error.h"
-#include "core/base/format.h"
-
 namespace apr {
 
 namespace {
@@ -47,15 +44,6 @@ spdlog::level::level_enum spdlog_level(LogLevel level) {
 
 void set_log_level(LogLevel level) { g_level.store(level, std::memory_order_relaxed); }
 LogLevel log_level() { return g_level.load(std::memory_order_relaxed); }
-
-LogLevel parse_log_level(std::string_view text) {
-  if (text == "debug") return LogLevel::Debug;
-  if (text == "info") return LogLevel::Info;
-  if (text == "warning") return LogLevel::Warning;
-  if (text == "error") return LogLevel::Error;
-  if (text == "off") return LogLevel::Off;
-  throw usage_error("unknown log level '{}'; use debug, info, warning, error or off", printable(text));
-}
 
 void log_message(LogLevel level, std::string_view text) {
   if (level == LogLevel::Off || level < log_level()) return;

@@ -14,8 +14,6 @@ enum class LogLevel { Debug, Info, Warning, Error, Off };
 // Messages below this level are dropped; Info until it is set. Any thread, any time.
 void set_log_level(LogLevel level);
 LogLevel log_level();
-// "debug", "info", "warning", "error" or "off"; throws a usage error that lists them for any other text.
-LogLevel parse_log_level(std::string_view text);
 
 // Prints the text as it is. Safe from several threads: lines never mix.
 void log_message(LogLevel level, std::string_view text);

@@ -4,21 +4,9 @@
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/text/space_mark.h"
 
 namespace apr {
-
-namespace {
-
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁, U+2581
-
-bool space_after_another_character(std::string_view text) {
-  for (size_t at = text.find(kSpace); at != std::string_view::npos;
-       at = text.find(kSpace, at + kSpace.size()))
-    if (at > 0 && !text.substr(0, at).ends_with(kSpace)) return true;
-  return false;
-}
-
-}  // namespace
 
 CharBpeEncoder::CharBpeEncoder(const Vocab& vocab, const std::vector<std::string>& merges)
     : vocab_(&vocab), index_(vocab.text, vocab.text.size()), merges_(merges.size()) {
@@ -53,11 +41,11 @@ void CharBpeEncoder::encode(std::string_view text, MergeScratch& scratch, std::v
   for (size_t begin = 0; begin < text.size();) {
     size_t end = text.size();
     if (vocab_->space_splits) {
-      end = std::min(end, text.find(kSpace, begin + 1));
+      end = std::min(end, text.find(kSpaceMark, begin + 1));
     } else if (words_are_independent_) {
       size_t in_word = begin;
-      while (text.substr(in_word).starts_with(kSpace)) in_word += kSpace.size();
-      end = std::min(end, text.find(kSpace, in_word));
+      while (text.substr(in_word).starts_with(kSpaceMark)) in_word += kSpaceMark.size();
+      end = std::min(end, text.find(kSpaceMark, in_word));
     }
     encode_word(text.substr(begin, end - begin), scratch, out);
     begin = end;

@@ -4,25 +4,16 @@
 
 #include "core/base/error.h"
 #include "core/base/format.h"
+#include "core/text/space_mark.h"
 
 namespace apr {
 
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁, U+2581
-
 // The bytes that text's first character takes; a byte that begins no valid one is a character of its own.
 size_t character_length(std::string_view text) {
   const size_t length = utf8_length(text);
   return length == 0 ? 1 : length;
-}
-
-bool space_after_another_character(std::string_view text) {
-  for (size_t at = text.find(kSpace); at != std::string_view::npos;
-       at = text.find(kSpace, at + kSpace.size())) {
-    if (at > 0 && !text.substr(0, at).ends_with(kSpace)) return true;
-  }
-  return false;
 }
 
 }  // namespace
@@ -44,7 +35,7 @@ void SpmEncoder::encode(std::string_view text, Scratch& scratch, std::vector<int
   escaped.clear();
   for (const char c : text) {
     if (c == ' ') {
-      escaped += kSpace;
+      escaped += kSpaceMark;
     } else {
       escaped += c;
     }
@@ -55,8 +46,8 @@ void SpmEncoder::encode(std::string_view text, Scratch& scratch, std::vector<int
     size_t end = all.size();
     if (words_are_independent_) {
       size_t in_word = begin;
-      while (all.substr(in_word).starts_with(kSpace)) in_word += kSpace.size();
-      end = std::min(end, all.find(kSpace, in_word));
+      while (all.substr(in_word).starts_with(kSpaceMark)) in_word += kSpaceMark.size();
+      end = std::min(end, all.find(kSpaceMark, in_word));
     }
     encode_segment(all.substr(begin, end - begin), scratch, out);
     begin = end;

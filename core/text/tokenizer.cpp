@@ -8,13 +8,13 @@
 #include "core/text/char_bpe.h"
 #include "core/text/normalize.h"
 #include "core/text/pre_tokenizer.h"
+#include "core/text/space_mark.h"
 #include "core/text/spm.h"
 
 namespace apr {
 
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁, U+2581
 constexpr size_t kMaxText = size_t{1} << 30;  // bytes; symbols are 32-bit and a space becomes three bytes
 
 // The end of the valid UTF-8 that begins at from.
@@ -44,7 +44,7 @@ std::string with_space_prefix(const Vocab& vocab, std::string_view text, bool at
     case SpacePrefix::PiecesOnce:
     case SpacePrefix::TextOnce:
       wanted = (at_start || how == SpacePrefix::PiecesOnce) && !text.starts_with(' ') &&
-               !(vocab.kind == VocabKind::Spm && text.starts_with(kSpace));
+               !(vocab.kind == VocabKind::Spm && text.starts_with(kSpaceMark));
       break;
   }
   std::string out;
@@ -111,7 +111,7 @@ class CharBpeTokenizer final : public Tokenizer {
     std::string escaped;
     for (const char c : with_space_prefix(vocab_, text, at_start)) {
       if (c == ' ') {
-        escaped += kSpace;
+        escaped += kSpaceMark;
       } else {
         escaped += c;
       }

@@ -9,13 +9,12 @@
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/text/pre_tokenizer.h"
+#include "core/text/space_mark.h"
 #include "core/text/token_index.h"
 
 namespace apr {
 
 namespace {
-
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁, U+2581
 
 // Texts that end a turn or a document in the usual families, for files that name only one end token, or none.
 // The list is llama.cpp's (src/llama-vocab.cpp, function load); those of the second part separate files in
@@ -321,9 +320,9 @@ std::string decoded(const Vocab& vocab, size_t i) {
     return append_unlettered(text, out) ? out : text;
   }
   size_t from = 0;
-  for (size_t at = text.find(kSpace); at != std::string::npos; at = text.find(kSpace, from)) {
+  for (size_t at = text.find(kSpaceMark); at != std::string::npos; at = text.find(kSpaceMark, from)) {
     out.append(text, from, at - from) += ' ';
-    from = at + kSpace.size();
+    from = at + kSpaceMark.size();
   }
   return out.append(text, from);
 }

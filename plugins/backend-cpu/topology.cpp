@@ -135,19 +135,6 @@ double read_quota() {
 
 }  // namespace
 
-std::vector<uint32_t> parse_cpu_list(const std::string& text) {
-  std::vector<uint32_t> cpus;
-  std::istringstream parts(text);
-  for (std::string part; std::getline(parts, part, ',');) {
-    unsigned first, last;
-    const int n = std::sscanf(part.c_str(), "%u-%u", &first, &last);
-    if (n < 1) continue;
-    if (n == 1) last = first;
-    for (unsigned c = first; c <= last && c - first < 65536; ++c) cpus.push_back(c);
-  }
-  return cpus;
-}
-
 uint32_t Topology::default_threads() const {
   uint32_t n = std::max(cores, 1u);
   if (quota > 0) n = std::min(n, static_cast<uint32_t>(std::max(1.0, std::ceil(quota))));

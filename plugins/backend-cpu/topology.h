@@ -35,7 +35,4 @@ void apply_memory_limit(const std::string& folder, bool unified, SystemMemory& m
 
 const char* isa_name(apr_isa isa);  // "portable", "avx2", "avx512"
 
-// "0-3,8" -> 0 1 2 3 8; nothing for text that is no list.
-std::vector<uint32_t> parse_cpu_list(const std::string& text);
-
 }  // namespace apr::cpu

@@ -78,11 +78,3 @@ TEST_CASE("lines of several threads do not mix") {
   for (int i = 0; i < 400; ++i) expected += "info: " + std::string(200, 'x') + "\n";
   CHECK(text == expected);
 }
-
-TEST_CASE("log levels by name") {
-  CHECK(apr::parse_log_level("debug") == apr::LogLevel::Debug);
-  CHECK(apr::parse_log_level("warning") == apr::LogLevel::Warning);
-  CHECK(apr::parse_log_level("off") == apr::LogLevel::Off);
-  CHECK_HAS(apr_test::error_of([] { return apr::parse_log_level("loud"); }),
-            "unknown log level 'loud'; use debug, info");
-}

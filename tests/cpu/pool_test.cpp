@@ -44,13 +44,6 @@ TEST_CASE("sections: every task once, and none before its section") {
   }
 }
 
-TEST_CASE("lists of processors") {
-  CHECK(parse_cpu_list("0-3,8") == std::vector<uint32_t>{0, 1, 2, 3, 8});
-  CHECK(parse_cpu_list("5\n") == std::vector<uint32_t>{5});
-  CHECK(parse_cpu_list("").empty());
-  CHECK(parse_cpu_list("x,3").size() == 1);
-}
-
 TEST_CASE("memory within a control group: the page cache that fills it is available") {
   constexpr uint64_t kGiB = 1ull << 30;
   const apr_test::TempDir unified, first;
