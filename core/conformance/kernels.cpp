@@ -139,7 +139,7 @@ std::vector<Shape> shapes(const apr_quant_format& f) {
   if (b == 1) return {{1, 1}, {3, 7}, {5, 33}, {4, 64}, {7, 100}, {9, 256}, {2, 1000}, {17, 4101}};
   if (b <= 32)
     return {{1, b}, {3, 2 * b}, {5, 3 * b}, {6, 7 * b}, {4, 8 * b}, {7, 9 * b}, {2, 28 * b}, {17, 65 * b}};
-  return {{1, b}, {3, 2 * b}, {5, 3 * b}, {4, 4 * b}, {7, 5 * b}, {9, 9 * b}, {2, 16 * b}};
+  return {{1, b}, {3, 2 * b}, {5, 3 * b}, {4, 4 * b}, {7, 5 * b}, {9, 9 * b}, {2, 16 * b}, {37, 2 * b}};
 }
 
 Finding gemv(const apr_quant_format& f, const apr_cpu_kernels& kernels, bool integer) {
@@ -209,6 +209,44 @@ Finding unpack_int(const apr_quant_format& f, const apr_cpu_kernels& kernels) {
   });
 }
 
+// Several rows at once, of every edge and in pieces, against one after the other.
+Finding unpack_rows(const apr_quant_format& f, const apr_cpu_kernels& kernels) {
+  Random random(31);
+  const uint64_t blocks = 5, k = blocks * f.block_elements, bytes = row_bytes(f, k);
+  for (const uint32_t rows : {1u, 2u, 15u, 16u, 17u, 32u, 37u}) {
+    const auto data = edge_blocks(f, rows * blocks, random);
+    const Guarded file(data.data(), data.size());
+    const uint64_t first = random() % blocks, count = 1 + random() % (blocks - first);
+    const uint64_t k0 = first * f.block_elements, cols = count * f.block_elements;
+    const uint64_t groups = cols / f.int_group, q_stride = cols + 5, scale_stride = groups + 3;
+    std::vector<int8_t> q(rows * q_stride, 99), one(cols);
+    std::vector<float> scale(rows * scale_stride, 77.0f), offset = scale, one_scale(groups),
+                                                          one_offset(groups);
+    const apr_cpu_unpack args = {sizeof args, rows,     file.as(),    bytes,         k0,          cols,
+                                 q.data(),    q_stride, scale.data(), offset.data(), scale_stride};
+    kernels.unpack_rows(&args);
+    for (uint32_t r = 0; r < rows; ++r) {
+      kernels.unpack_int(file.as() + r * bytes, k0, cols, one.data(), one_scale.data(), one_offset.data());
+      const std::string where = fmt::format("{} rows, columns {} to {}: row {} ", rows, k0, k0 + cols, r);
+      for (uint64_t j = 0; j < q_stride; ++j)
+        if (q[r * q_stride + j] != (j < cols ? one[j] : 99))
+          return fail("differs", fmt::format("{}has {} in column {}, alone {}", where, q[r * q_stride + j],
+                                             k0 + j, j < cols ? one[j] : 99));
+      for (uint64_t g = 0; g < scale_stride; ++g) {
+        const uint64_t at = r * scale_stride + g;
+        if (g < groups ? same(scale[at], one_scale[g]) && same(offset[at], one_offset[g])
+                       : scale[at] == 77.0f && offset[at] == 77.0f)
+          continue;
+        return fail("differs",
+                    fmt::format("{}has scale {} and offset {} in group {}{}", where, scale[at], offset[at], g,
+                                g < groups ? fmt::format(", alone {} and {}", one_scale[g], one_offset[g])
+                                           : std::string(", beyond the columns asked for")));
+      }
+    }
+  }
+  return pass("1 to 37 rows");
+}
+
 }  // namespace
 
 void check_kernels(const apr_quant_format& f, Recorder& recorder) {
@@ -224,6 +262,8 @@ void check_kernels(const apr_quant_format& f, Recorder& recorder) {
       recorder.run("unpack_float " + isa, "same bits", [&] { return unpack_float(f, kernels); });
     if (kernels.unpack_int)
       recorder.run("unpack_int " + isa, "same numbers", [&] { return unpack_int(f, kernels); });
+    if (kernels.unpack_rows)
+      recorder.run("unpack_rows " + isa, "as row by row", [&] { return unpack_rows(f, kernels); });
     const std::string bound = fmt::format("{:.0e}", kGemvBound);
     if (kernels.gemv_float) recorder.run("gemv_float " + isa, bound, [&] { return gemv(f, kernels, false); });
     if (kernels.gemv_int) recorder.run("gemv_int " + isa, bound, [&] { return gemv(f, kernels, true); });

@@ -145,7 +145,8 @@ APR_FN void load_words(const uint8_t* p, uint32_t* w) {
     }
   }
 #else
-  __builtin_memcpy(w, p, 4 * kWords);
+  // Word by word: a copy of 16 bytes is one number to GCC, and loops around it are not vectorised.
+  for (int i = 0; i < kWords; ++i) w[i] = load<uint32_t>(p + 4 * i);
 #endif
 }
 
@@ -198,9 +199,10 @@ APR_FN float half_to_float(uint16_t h) {
   const uint32_t magnitude = h & 0x7fffu;
   // Moving the fields into place leaves the exponent 112 too small; the multiplication corrects it and
   // normalises subnormals.
-  const float finite = bits_to_float(magnitude << 13) * bits_to_float(0x77800000u);  // 2^112
-  const uint32_t bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : float_to_bits(finite);
-  return bits_to_float(bits | static_cast<uint32_t>(h & 0x8000u) << 16);
+  const float scaled = bits_to_float(magnitude << 13) * bits_to_float(0x77800000u);  // 2^112
+  // Infinity and NaN: the exponent's bits are all set. A mask and no branch, so that lanes can go through it together.
+  const uint32_t special = (0u - static_cast<uint32_t>(magnitude >= 0x7c00u)) & 0x7f800000u;
+  return bits_to_float(float_to_bits(scaled) | special | static_cast<uint32_t>(h & 0x8000u) << 16);
 #endif
 }
 
@@ -253,7 +255,7 @@ APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t&
 }
 
 // Byte j of a packed quad, sign-extended.
-APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int8_t>(quad >> (8 * j)); }
+APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int32_t>(quad << (24 - 8 * j)) >> 24; }
 
 // The float view of an integer chunk: defines what a packed weight is worth.
 template <bool kOffset, int kRuns, int kRun>
@@ -276,6 +278,11 @@ APR_FN float chunk_value(const IntChunk<kRuns, kRun>& chunk, int run, int column
 //   static void decode(const Raw&, int chunk, IntChunk<kRuns, kRun>&);  // arithmetic only
 //
 // and the codec is InParts<Block>: row_major reads the parts where the file has them, and in planar each is a plane.
+//
+// A block whose values come from a table of sixteen may have it as a constant. Its decode then gives indices, 0 to 15, and
+// the value of a column is scale * kTable[q] + offset:
+//
+//   static constexpr int kTable[16] = {-127, -88, ...};  // int8 values
 
 constexpr int greatest_power_of_two(int divisor_of) { return divisor_of & -divisor_of; }
 
@@ -286,54 +293,101 @@ constexpr int part_offset(int part) {
   return offset;
 }
 
-// Where a block's parts are, and what their addresses are multiples of.
+// What words may be loaded in, given the alignment of their address and how many they are.
+constexpr int words_align(int align, int words) {
+  const int size = greatest_power_of_two(4 * words);
+  return align < size ? align : size;
+}
+
+// A number of type T from p, which is a multiple of kAlign, assembled from what may be loaded there at once.
+template <int kAlign, typename T>
+APR_FN T load_number(const uint8_t* p) {
+  if constexpr (sizeof(T) <= kAlign) {
+    return load<T>(p);
+  } else {
+    T value = 0;
+    for (int i = 0; i < static_cast<int>(sizeof(T)); i += kAlign) {
+      if constexpr (kAlign == 4)
+        value |= static_cast<T>(static_cast<T>(load<uint32_t>(p + i)) << (8 * i));
+      else if constexpr (kAlign == 2)
+        value |= static_cast<T>(static_cast<T>(load<uint16_t>(p + i)) << (8 * i));
+      else
+        value |= static_cast<T>(static_cast<T>(load<uint8_t>(p + i)) << (8 * i));
+    }
+    return value;
+  }
+}
+
+// Where a block's parts are: side by side in a row, or each in a plane. A third form is the CPU's own, apr/cpu/lanes.inl.
 template <class Block>
 struct PartsOfRow {
   const uint8_t* block;
+  template <int kPart, typename T>
+  APR_FN void number(int offset, T& value) const {
+    value = load_number<kAlign<kPart>, T>(block + part_offset<Block>(kPart) + offset);
+  }
+  template <int kPart, int kWords>
+  APR_FN void words(int offset, uint32_t* w) const {
+    load_words<kWords, words_align(kAlign<kPart>, kWords)>(block + part_offset<Block>(kPart) + offset, w);
+  }
   template <int kPart>
   static constexpr int kAlign = greatest_power_of_two(Block::kAlign | part_offset<Block>(kPart));
-  template <int kPart>
-  APR_FN const uint8_t* at() const {
-    return block + part_offset<Block>(kPart);
-  }
 };
 template <class Block, int kCount>
 struct PartsOfPlanes {
   const uint8_t* plane[kCount];
+  template <int kPart, typename T>
+  APR_FN void number(int offset, T& value) const {
+    value = load_number<kAlign<kPart>, T>(plane[kPart] + offset);
+  }
+  template <int kPart, int kWords>
+  APR_FN void words(int offset, uint32_t* w) const {
+    load_words<kWords, words_align(kAlign<kPart>, kWords)>(plane[kPart] + offset, w);
+  }
   template <int kPart>
   static constexpr int kAlign = greatest_power_of_two(Block::kParts[kPart] | 16);
-  template <int kPart>
-  APR_FN const uint8_t* at() const {
-    return plane[kPart];
-  }
 };
 
 // A number from a part, `offset` bytes after its begin: a multiple of the number's size.
 template <int kPart, class Parts, typename T>
 APR_FN void load_part(const Parts& block, int offset, T& value) {
-  const uint8_t* p = block.template at<kPart>() + offset;
-  constexpr int kAlign = Parts::template kAlign<kPart>;
-  if constexpr (sizeof(T) <= kAlign) {
-    value = load<T>(p);
-  } else {
-    value = 0;
-    for (int i = 0; i < static_cast<int>(sizeof(T)); i += kAlign) {
-      if constexpr (kAlign == 2)
-        value |= static_cast<T>(static_cast<T>(load<uint16_t>(p + i)) << (8 * i));
-      else
-        value |= static_cast<T>(static_cast<T>(load<uint8_t>(p + i)) << (8 * i));
-    }
-  }
+  block.template number<kPart>(offset, value);
 }
 // The same for an array of words: `offset` is a multiple of the array's size, or of 16.
 template <int kPart, class Parts, int kWords>
 APR_FN void load_part(const Parts& block, int offset, uint32_t (&words)[kWords]) {
-  constexpr int kAlign = Parts::template kAlign<kPart>, kSize = greatest_power_of_two(4 * kWords);
-  load_words<kWords, (kAlign < kSize ? kAlign : kSize)>(block.template at<kPart>() + offset, words);
+  block.template words<kPart, kWords>(offset, words);
+}
+
+template <class Block>
+inline constexpr bool kHasTable = requires { Block::kTable; };
+
+// kTable as bytes in four words, the first in the lowest byte.
+template <class Block>
+constexpr U4 packed_table() {
+  static_assert(sizeof(Block::kTable) == 16 * sizeof(int), "kTable has sixteen values");
+  uint32_t w[4] = {};
+  for (int i = 0; i < 16; ++i)
+    w[i / 4] |= (static_cast<uint32_t>(Block::kTable[i]) & 255u) << (8 * (i % 4));
+  return {w[0], w[1], w[2], w[3]};
+}
+
+// The table's values for a chunk of indices, two words of them at a time.
+template <class Block, int kRuns, int kRun>
+APR_FN void look_up(IntChunk<kRuns, kRun>& chunk) {
+  constexpr U4 table = packed_table<Block>();
+  constexpr int kWords = kRuns * (kRun / 4), kHalf = (kWords + 1) / 2;
+  uint32_t* q = &chunk.q[0][0];
+  for (int i = 0; i < kHalf; ++i) {
+    uint32_t unused = 0;
+    uint32_t& high = kHalf + i < kWords ? q[kHalf + i] : unused;
+    lookup_nibbles(q[i] | high << 4, table, q[i], high);
+  }
 }
 
 template <class Block>
 struct InParts : Block {
+  using OfParts = Block;
   static constexpr int kCount = sizeof(Block::kParts) / sizeof(int);
   static_assert(part_offset<Block>(kCount) == Block::kBytes, "kBytes is the sum of kParts");
 
@@ -347,6 +401,7 @@ struct InParts : Block {
     template <class Chunk>
     APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
       Block::decode(raw, chunk, out);
+      if constexpr (kHasTable<Block>) look_up<Block>(out);
     }
   };
 
@@ -362,6 +417,7 @@ struct InParts : Block {
     template <class Chunk>
     APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
       Block::decode(raw, chunk, out);
+      if constexpr (kHasTable<Block>) look_up<Block>(out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       for (int p = 0; p < kCount; block += Block::kParts[p++])

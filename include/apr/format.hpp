@@ -309,6 +309,11 @@ struct Format {
     }
     if constexpr (requires { Override::gemv_int; }) {
       set.gemv_int = Override::gemv_int;
+    } else if constexpr (
+        Codec::kInteger && !requires { Override::unpack_int; } &&
+        requires { Derived::template kGemvTiles<Codec>; }) {
+      set.gemv_int = Derived::template kGemvTiles<Codec>;
+      set.unpack_rows = Derived::template kUnpackTiles<Codec>;
     } else if constexpr (Codec::kInteger) {
       set.gemv_int = Derived::template kGemvInt<Codec, unpack_int>;
     }
@@ -319,9 +324,9 @@ struct Format {
       kernels<cpu::portable::Derived, cpu::NoOverride>(APR_ISA_PORTABLE);
 #if APR_HAS_X86_KERNELS
   static constexpr apr_cpu_kernels kAvx2 =
-      kernels<cpu::avx2::Derived, typename cpu::OverrideAvx2<Definition>::Type>(APR_ISA_AVX2);
+      kernels<cpu::avx2::DerivedByTiles, typename cpu::OverrideAvx2<Definition>::Type>(APR_ISA_AVX2);
   static constexpr apr_cpu_kernels kAvx512 =
-      kernels<cpu::avx512::Derived, typename cpu::OverrideAvx512<Definition>::Type>(APR_ISA_AVX512);
+      kernels<cpu::avx512::DerivedByTiles, typename cpu::OverrideAvx512<Definition>::Type>(APR_ISA_AVX512);
   static constexpr const apr_cpu_kernels* kCpu[] = {&kPortable, &kAvx2, &kAvx512};
 #else
   static constexpr const apr_cpu_kernels* kCpu[] = {&kPortable};

@@ -38,6 +38,19 @@ typedef struct apr_cpu_gemv {
 } apr_cpu_gemv;
 #define APR_CPU_GEMV_MAX_M 4
 
+/* Columns k0 .. k0+cols of some rows as int8, with one scale and one offset per int_group columns. */
+typedef struct apr_cpu_unpack {
+  uint32_t struct_size;
+  uint32_t rows; /* 1 or more */
+  const void* w; /* first of the rows, packed; aligned to 1 */
+  uint64_t row_bytes;
+  uint64_t k0, cols;     /* multiples of block_elements */
+  int8_t* q;             /* [rows][q_stride] */
+  uint64_t q_stride;     /* at least cols */
+  float *scale, *offset; /* [rows][scale_stride] */
+  uint64_t scale_stride; /* at least cols / int_group */
+} apr_cpu_unpack;
+
 /* Kernels for one instruction set. A null function means: use that of a lower set. */
 typedef struct apr_cpu_kernels {
   uint32_t struct_size;
@@ -53,6 +66,8 @@ typedef struct apr_cpu_kernels {
   void (*unpack_int)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale, float* offset);
   /* Columns k0 .. k0+cols of one row as floats; the same bits as dequantize. */
   void (*unpack_float)(const void* row, uint64_t k0, uint64_t cols, float* w);
+  /* The numbers of unpack_int for several rows, for formats that decode rows side by side; else null. */
+  void (*unpack_rows)(const apr_cpu_unpack* args);
 } apr_cpu_kernels;
 
 typedef enum apr_codec_kind {

@@ -27,6 +27,18 @@ FormatKernel<Fn> choose(const apr_weight& w, const char* what, apr_isa most, Fn 
   return best;
 }
 
+// What the set of a chosen function has besides; null when it lacks that.
+template <class Chosen, class Fn>
+FormatKernel<Fn> of_same_set(const apr_weight& w, const FormatKernel<Chosen>& chosen,
+                             Fn apr_cpu_kernels::*member) {
+  const apr_quant_format f = read_struct(w.format, "a weight's format");
+  for (uint32_t i = 0; i < f.n_cpu; ++i)
+    if (const apr_cpu_kernels set = read_struct(f.cpu[i], "a format's table of kernels");
+        set.isa == chosen.isa)
+      return {set.*member, set.isa, chosen.origin};
+  return {};
+}
+
 }  // namespace
 
 BoundGemv bind_gemv(const apr_weight& w, KernelChoice choice, uint64_t& choices) {
@@ -40,10 +52,12 @@ BoundGemv bind_gemv(const apr_weight& w, KernelChoice choice, uint64_t& choices)
 
 BoundGemm bind_gemm(const apr_weight& w, KernelChoice choice, uint64_t& choices) {
   BoundGemm b;
-  if (choice.eats == Eats::Int8)
+  if (choice.eats == Eats::Int8) {
     b.unpack_int = choose(w, "unpack_int", choice.isa, &apr_cpu_kernels::unpack_int, choices);
-  else
+    b.unpack_rows = of_same_set(w, b.unpack_int, &apr_cpu_kernels::unpack_rows);
+  } else {
     b.unpack_float = choose(w, "unpack_float", choice.isa, &apr_cpu_kernels::unpack_float, choices);
+  }
   b.kernels = &kernels_of(choice.isa);
   const uint64_t unit = std::lcm<uint64_t>(w.format->block_elements, APR_ACT_BLOCK);
   b.k_step = unit >= choice.columns ? unit : choice.columns / unit * unit;

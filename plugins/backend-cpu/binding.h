@@ -19,6 +19,7 @@ struct FormatKernel {
 
 using UnpackInt = void (*)(const void* row, uint64_t k0, uint64_t cols, int8_t* q, float* scale,
                            float* offset);
+using UnpackRows = void (*)(const apr_cpu_unpack* args);
 using UnpackFloat = void (*)(const void* row, uint64_t k0, uint64_t cols, float* w);
 
 // A product's two ways of reading a weight: a few tokens at a time, and many.
@@ -29,7 +30,8 @@ struct BoundGemv {
 };
 struct BoundGemm {
   KernelChoice choice;
-  FormatKernel<UnpackInt> unpack_int;      // integer
+  FormatKernel<UnpackInt> unpack_int;      // integer: one row
+  FormatKernel<UnpackRows> unpack_rows;    // integer: several rows, faster; null where the format has none
   FormatKernel<UnpackFloat> unpack_float;  // otherwise
   const Kernels* kernels = nullptr;        // the backend's own for the chosen instruction set
   uint64_t k_step = 0;  // columns that are unpacked at a time: a multiple of the format's blocks and of 32

@@ -394,8 +394,8 @@ void number_tasks(Phase& phase) {
   for (LinearUnit& u : phase.units) {
     const BoundWeight& w = *u.part.weight;
     const uint64_t row_bytes = w.row_bytes + (u.act ? u.up.weight->row_bytes : 0);
-    // An int8 block of a SWIGLU's result lies in one task; without it, 8 rows are what a kernel may want together.
-    const uint64_t unit = u.act ? kActBlock : 8;
+    // An int8 block of a SWIGLU's result lies in one task; without it, 16 rows are what derived kernels decode together.
+    const uint64_t unit = u.act ? kActBlock : 16;
     u.tile_rows = static_cast<uint32_t>(
         std::clamp<uint64_t>(round_up(w.gemv.choice.task_bytes / row_bytes, unit), unit, 4096));
     u.gemv_begin = phase.gemv_tasks;

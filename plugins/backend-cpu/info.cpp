@@ -190,8 +190,9 @@ void apr_session::code(uint32_t index, apr_kernel_code& out) {
       function = function_of(w.gemv.integer() ? "gemv_int" : "gemv_float", w, w.gemv.kernel),
       isa = isa_name(w.gemv.kernel.isa);
     } else {
-      function = w.gemm.integer() ? function_of("unpack_int", w, w.gemm.unpack_int)
-                                  : function_of("unpack_float", w, w.gemm.unpack_float);
+      function = w.gemm.unpack_rows.fn ? function_of("unpack_rows", w, w.gemm.unpack_rows)
+                 : w.gemm.integer()    ? function_of("unpack_int", w, w.gemm.unpack_int)
+                                       : function_of("unpack_float", w, w.gemm.unpack_float);
       const void* gemm = w.gemm.integer() ? reinterpret_cast<const void*>(w.gemm.kernels->gemm_int)
                                           : reinterpret_cast<const void*>(w.gemm.kernels->gemm_float);
       function += "; then " + c.kernel + " of the backend for " + w.gemm.kernels->name + ", " + place(gemm);

@@ -123,9 +123,17 @@ IntPanel unpack_panel(const BoundWeight& w, const Kernels& kernels, LinearWorksp
   panel.subs = w.group == 16 ? 2 : 1;
   const uint64_t padded = uint64_t{panel.blocks} * kActBlock, stride = ws.k_step / 16;
   const auto groups = static_cast<uint32_t>((cols + w.group - 1) / w.group);
+  if (w.gemm.unpack_rows.fn) {
+    const apr_cpu_unpack rows = {
+        sizeof rows,   n,     w.data + n0 * w.row_bytes, w.row_bytes, k0, cols, ws.q, padded, ws.row_scale,
+        ws.row_offset, stride};
+    w.gemm.unpack_rows.fn(&rows);
+  }
   for (uint32_t r = 0; r < kPanelRows; ++r) {
     int8_t* q = ws.q + r * padded;
-    if (r < n) {
+    if (r < n && w.gemm.unpack_rows.fn) {
+      next.prefetch(r);
+    } else if (r < n) {
       w.gemm.unpack_int.fn(w.data + (n0 + r) * w.row_bytes, k0, cols, q, ws.row_scale + r * stride,
                            ws.row_offset + r * stride);
       next.prefetch(r);

@@ -25,6 +25,11 @@ struct IntFormat {
       std::memcpy(q + k, p + kBytes - kBlock, kBlock);
     }
   }
+  static void unpack_rows(const apr_cpu_unpack* a) {
+    for (uint32_t r = 0; r < a->rows; ++r)
+      unpack_int(static_cast<const uint8_t*>(a->w) + r * a->row_bytes, a->k0, a->cols, a->q + r * a->q_stride,
+                 a->scale + r * a->scale_stride, a->offset + r * a->scale_stride);
+  }
   static void unpack_float(const void* row, uint64_t k0, uint64_t cols, float* w) {
     std::vector<int8_t> q(cols);
     std::vector<float> scale(cols / kGroup), offset(cols / kGroup);
@@ -68,10 +73,22 @@ struct IntFormat {
   }
 
   // The higher set lacks a kernel: that of the lower one serves.
-  static constexpr apr_cpu_kernels kPortable = {
-      sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", gemv_int, gemv_float, unpack_int, unpack_float};
-  static constexpr apr_cpu_kernels kHigher = {
-      sizeof(apr_cpu_kernels), APR_ISA_AVX2, "plain too", nullptr, gemv_float, unpack_int, nullptr};
+  static constexpr apr_cpu_kernels kPortable = {sizeof(apr_cpu_kernels),
+                                                APR_ISA_PORTABLE,
+                                                "plain",
+                                                gemv_int,
+                                                gemv_float,
+                                                unpack_int,
+                                                unpack_float,
+                                                nullptr};
+  static constexpr apr_cpu_kernels kHigher = {sizeof(apr_cpu_kernels),
+                                              APR_ISA_AVX2,
+                                              "plain too",
+                                              nullptr,
+                                              gemv_float,
+                                              unpack_int,
+                                              nullptr,
+                                              unpack_rows};
   static constexpr const apr_cpu_kernels* kSets[] = {&kPortable, &kHigher};
 };
 
@@ -102,7 +119,7 @@ void float_gemv(const apr_cpu_gemv* a) {
     }
 }
 constexpr apr_cpu_kernels kFloatSet = {
-    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", nullptr, float_gemv, nullptr, float_unpack};
+    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "plain", nullptr, float_gemv, nullptr, float_unpack, nullptr};
 constexpr const apr_cpu_kernels* kFloatSets[] = {&kFloatSet};
 
 }  // namespace

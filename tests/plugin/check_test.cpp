@@ -25,10 +25,10 @@ struct Table {
   apr_layout planar{sizeof(apr_layout), "planar", "T::Planar", 3, planar_bytes, &split};
   const apr_layout* layouts[2] = {&row_major, &planar};
   apr_codec codec{sizeof(apr_codec), APR_CODEC_INTEGER, "T", "struct T {};", 256, 144, 2, 16, layouts, 2};
-  apr_cpu_kernels portable{
-      sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", &gemv, &gemv, &unpack_int, &unpack_float};
+  apr_cpu_kernels portable{sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", &gemv, &gemv, &unpack_int,
+                           &unpack_float,           nullptr};
   apr_cpu_kernels avx2{
-      sizeof(apr_cpu_kernels), APR_ISA_AVX2, "hand-written", &gemv, nullptr, nullptr, nullptr};
+      sizeof(apr_cpu_kernels), APR_ISA_AVX2, "hand-written", &gemv, nullptr, nullptr, nullptr, nullptr};
   const apr_cpu_kernels* cpu[2] = {&portable, &avx2};
   apr_quant_format format{sizeof(apr_quant_format),
                           "q4_k",
@@ -71,8 +71,8 @@ apr_status session_info(apr_session*, apr_session_info*, apr_error*) { return AP
 apr_status kernel(apr_session*, uint32_t, apr_kernel_info*, apr_error*) { return APR_OK; }
 
 struct BackendTable {
-  apr_backend backend{sizeof(apr_backend), "cpu",      "text",  &devices, &open,  &close,
-                      &device_info,        &bandwidth, &load,   &unload,  &step,  &tap,
+  apr_backend backend{sizeof(apr_backend), "cpu",      "text",  &devices, &open,   &close,
+                      &device_info,        &bandwidth, &load,   &unload,  &step,   &tap,
                       &session_info,       &kernel,    nullptr, nullptr,  nullptr, nullptr};
   const apr_backend* backends[1] = {&backend};
   apr_plugin plugin{

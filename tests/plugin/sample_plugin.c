@@ -42,7 +42,7 @@ static void unpack(const void* row, uint64_t k0, uint64_t cols, float* w) {
 }
 
 static const apr_cpu_kernels kPortable = {
-    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", NULL, gemv, NULL, unpack};
+    sizeof(apr_cpu_kernels), APR_ISA_PORTABLE, "derived", NULL, gemv, NULL, unpack, NULL};
 static const apr_cpu_kernels* const kCpu[] = {&kPortable};
 
 #if defined(VARIANT_geometry)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "apr/codec.h"
+#include "apr/cpu/lanes.hpp"
 #include "apr/cpu/target.hpp"
 #include "apr/quant.h"
 
@@ -197,7 +198,105 @@ APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* off
   }
 }
 
+// ---- primitives of lanes.inl: a row of W is a lane
+// ---------------------------------------------------------------------------------------
+
+struct RowSums {
+  __m256 v[2] = {};
+};
+
+APR_FN void transpose_words(const uint8_t* const* row, uint64_t offset, uint32_t (*word)[kTileRows]) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    __m256i z[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j)  // rows j and j + 4, one per 128-bit lane
+      z[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row[8 * h + j] + offset)),
+                                     load16(row[8 * h + j + 4] + offset), 1);
+    const __m256i a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
+    const __m256i c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
+    const auto store = [&](int w, __m256i v) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(word[w] + 8 * h), v);
+    };
+    store(0, _mm256_unpacklo_epi64(a, b));
+    store(1, _mm256_unpackhi_epi64(a, b));
+    store(2, _mm256_unpacklo_epi64(c, d));
+    store(3, _mm256_unpackhi_epi64(c, d));
+  }
+}
+APR_FN void store_quads(const uint32_t (*word)[kTileRows], uint64_t rows, int8_t* q, uint64_t q_stride) {
+  alignas(32) __m128i row[kTileRows];
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    __m256i z[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) z[j] = load32(word[j] + 8 * h);
+    const __m256i a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
+    const __m256i c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
+    const __m256i quads[4] = {_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b),
+                              _mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d)};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      row[8 * h + j] = _mm256_castsi256_si128(quads[j]);
+      row[8 * h + 4 + j] = _mm256_extracti128_si256(quads[j], 1);
+    }
+  }
+  for (uint64_t i = 0; i < rows; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i * q_stride), row[i]);
+}
+APR_FN void look_up_words(const U4& table, uint32_t* word) {
+  const __m256i t = _mm256_broadcastsi128_si256(load16(&table));
+  for (int h = 0; h < 2; ++h)
+    _mm256_store_si256(reinterpret_cast<__m256i*>(word + 8 * h),
+                       _mm256_shuffle_epi8(t, load32(word + 8 * h)));
+}
+
+// Dot products of 4 kQuads columns of every row with kM rows of activations.
+template <int kQuads, int kM>
+APR_FN void dot_rows(const uint32_t (*q)[kTileRows], const int8_t* x, uint64_t x_stride, RowSums (&dot)[kM]) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    __m256i sum[kM];
+    for (int m = 0; m < kM; ++m) sum[m] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int i = 0; i < kQuads; ++i) {
+      const __m256i w = load32(q[i] + 8 * h);
+      const __m256i magnitude = _mm256_sign_epi8(w, w);
+      for (int m = 0; m < kM; ++m) {
+        int32_t quad;
+        __builtin_memcpy(&quad, x + m * x_stride + 4 * i, 4);
+        sum[m] = _mm256_add_epi32(sum[m], dot_u8(magnitude, _mm256_sign_epi8(_mm256_set1_epi32(quad), w)));
+      }
+    }
+    for (int m = 0; m < kM; ++m) dot[m].v[h] = _mm256_cvtepi32_ps(sum[m]);
+  }
+}
+
+APR_FN void add_scaled(RowSums& sum, const RowSums& v, const float* scale, float factor) {
+  for (int h = 0; h < 2; ++h)
+    sum.v[h] = _mm256_fmadd_ps(v.v[h], _mm256_mul_ps(_mm256_load_ps(scale + 8 * h), _mm256_set1_ps(factor)),
+                               sum.v[h]);
+}
+APR_FN void add_product(RowSums& sum, const float* v, float factor) {
+  for (int h = 0; h < 2; ++h)
+    sum.v[h] = _mm256_fmadd_ps(_mm256_load_ps(v + 8 * h), _mm256_set1_ps(factor), sum.v[h]);
+}
+APR_FN void add_affine(RowSums& sum, const RowSums& v, const float* scale, float factor, const float* offset,
+                       float total) {
+  for (int h = 0; h < 2; ++h) {
+    const __m256 product =
+        _mm256_mul_ps(_mm256_load_ps(scale + 8 * h), _mm256_mul_ps(v.v[h], _mm256_set1_ps(factor)));
+    const __m256 shift = _mm256_mul_ps(_mm256_load_ps(offset + 8 * h), _mm256_set1_ps(total));
+    sum.v[h] = _mm256_add_ps(sum.v[h], _mm256_add_ps(product, shift));
+  }
+}
+APR_FN void store_rows(const RowSums& sum, uint64_t rows, float* y) {
+  alignas(32) float all[kTileRows];
+  for (int h = 0; h < 2; ++h) _mm256_store_ps(all + 8 * h, sum.v[h]);
+  __builtin_memcpy(y, all, rows * sizeof(float));
+}
+
 #include "apr/cpu/derived.inl"
+#include "apr/cpu/lanes.inl"
 
 }  // namespace apr::cpu::avx2
 APR_REGION_END

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "apr/codec.h"
+#include "apr/cpu/lanes.hpp"
 #include "apr/cpu/target.hpp"
 #include "apr/quant.h"
 
@@ -235,7 +236,94 @@ APR_FN void scale_to_float(const int8_t* q, const float* scale, const float* off
   }
 }
 
+// ---- primitives of lanes.inl: a row of W is a lane
+// ---------------------------------------------------------------------------------------
+
+struct RowSums {
+  __m512 v = {};
+};
+
+APR_FN void transpose_words(const uint8_t* const* row, uint64_t offset, uint32_t (*word)[kTileRows]) {
+  __m512i z[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    // Rows j, j + 4, j + 8, j + 12, one per 128-bit lane: put there by loads, so that only the words within a lane have to
+    // be shuffled.
+    z[j] = _mm512_castsi128_si512(load16(row[j] + offset));
+    z[j] = _mm512_mask_broadcast_i32x4(z[j], 0x00f0, load16(row[j + 4] + offset));
+    z[j] = _mm512_mask_broadcast_i32x4(z[j], 0x0f00, load16(row[j + 8] + offset));
+    z[j] = _mm512_mask_broadcast_i32x4(z[j], 0xf000, load16(row[j + 12] + offset));
+  }
+  const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
+  const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+  _mm512_store_si512(word[0], _mm512_unpacklo_epi64(a, b));
+  _mm512_store_si512(word[1], _mm512_unpackhi_epi64(a, b));
+  _mm512_store_si512(word[2], _mm512_unpacklo_epi64(c, d));
+  _mm512_store_si512(word[3], _mm512_unpackhi_epi64(c, d));
+}
+APR_FN void store_quads(const uint32_t (*word)[kTileRows], uint64_t rows, int8_t* q, uint64_t q_stride) {
+  __m512i z[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) z[j] = _mm512_load_si512(word[j]);
+  const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
+  const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+  // Row 4 l + j is 128-bit lane l of quads[j].
+  const __m512i quads[4] = {_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b),
+                            _mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d)};
+  alignas(64) __m128i row[kTileRows];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    row[j] = _mm512_castsi512_si128(quads[j]);
+    row[4 + j] = _mm512_extracti32x4_epi32(quads[j], 1);
+    row[8 + j] = _mm512_extracti32x4_epi32(quads[j], 2);
+    row[12 + j] = _mm512_extracti32x4_epi32(quads[j], 3);
+  }
+  for (uint64_t i = 0; i < rows; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i * q_stride), row[i]);
+}
+APR_FN void look_up_words(const U4& table, uint32_t* word) {
+  _mm512_store_si512(word, _mm512_shuffle_epi8(load16_four_times(&table), _mm512_load_si512(word)));
+}
+
+// Dot products of 4 kQuads columns of every row with kM rows of activations. VNNI wants unsigned by signed: 128 is added
+// to every weight, and 128 times the activations' sum, which is the same for all rows, taken off again.
+template <int kQuads, int kM>
+APR_FN void dot_rows(const uint32_t (*q)[kTileRows], const int8_t* x, uint64_t x_stride, RowSums (&dot)[kM]) {
+  const __m512i bias = _mm512_set1_epi8(-128);
+  __m512i w[kQuads];
+#pragma GCC unroll 8
+  for (int i = 0; i < kQuads; ++i) w[i] = _mm512_xor_si512(_mm512_load_si512(q[i]), bias);
+  for (int m = 0; m < kM; ++m) {
+    __m512i sum = _mm512_setzero_si512(), of_bias = sum;
+#pragma GCC unroll 8
+    for (int i = 0; i < kQuads; ++i) {
+      int32_t quad;
+      __builtin_memcpy(&quad, x + m * x_stride + 4 * i, 4);
+      const __m512i quads = _mm512_set1_epi32(quad);
+      sum = _mm512_dpbusd_epi32(sum, w[i], quads);
+      of_bias = _mm512_dpbusd_epi32(of_bias, bias, quads);
+    }
+    dot[m].v = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, of_bias));
+  }
+}
+
+APR_FN void add_scaled(RowSums& sum, const RowSums& v, const float* scale, float factor) {
+  sum.v = _mm512_fmadd_ps(v.v, _mm512_mul_ps(_mm512_load_ps(scale), _mm512_set1_ps(factor)), sum.v);
+}
+APR_FN void add_product(RowSums& sum, const float* v, float factor) {
+  sum.v = _mm512_fmadd_ps(_mm512_load_ps(v), _mm512_set1_ps(factor), sum.v);
+}
+APR_FN void add_affine(RowSums& sum, const RowSums& v, const float* scale, float factor, const float* offset,
+                       float total) {
+  const __m512 product = _mm512_mul_ps(_mm512_load_ps(scale), _mm512_mul_ps(v.v, _mm512_set1_ps(factor)));
+  const __m512 shift = _mm512_mul_ps(_mm512_load_ps(offset), _mm512_set1_ps(total));
+  sum.v = _mm512_add_ps(sum.v, _mm512_add_ps(product, shift));
+}
+APR_FN void store_rows(const RowSums& sum, uint64_t rows, float* y) {
+  _mm512_mask_storeu_ps(y, static_cast<__mmask16>((1u << rows) - 1), sum.v);
+}
+
 #include "apr/cpu/derived.inl"
+#include "apr/cpu/lanes.inl"
 
 }  // namespace apr::cpu::avx512
 APR_REGION_END
