@@ -16,7 +16,7 @@ struct ExampleInt3Block {
   static constexpr int kParts[] = {64, 32, 8, 2};
   static constexpr int kAlign = 2;
   static constexpr bool kInteger = true;
-  static constexpr bool kOffset = false;
+  static constexpr bool kOffset = true;
   static constexpr int kGroup = 32;
   static constexpr int kRuns = 4;
   static constexpr int kRun = 16;
@@ -38,12 +38,13 @@ struct ExampleInt3Block {
     for (int r = 0; r < kRuns; ++r) {
       for (int i = 0; i < 4; ++i) {
         const uint32_t low = (raw.low[i] >> (2 * r)) & 0x03030303u;
-        const uint32_t third = (raw.high[r / 2] >> (4 * (r % 2) + i)) & 0x01010101u;
-        out.q[r][i] = apr::sub_bytes(low | third << 2, 0x04040404u);
+        const int bit = 4 * (r % 2) + i;  // of every byte: one shift brings it to bit 2
+        const uint32_t high = bit < 2 ? raw.high[r / 2] << (2 - bit) : raw.high[r / 2] >> (bit - 2);
+        out.q[r][i] = low | (high & 0x04040404u);
       }
       const int scale = apr::quad_byte(raw.scales, r / 2);
       out.scale[r] = apr::mul(apr::half_to_float(raw.d), static_cast<float>(scale));
-      out.offset[r] = 0.0f;
+      out.offset[r] = apr::mul(out.scale[r], -4.0f);
     }
   }
 };
