@@ -162,6 +162,8 @@ void print_group(const KernelReport& first, size_t count, double microseconds, d
   if (first.bytes > 0 || microseconds > 0) {
     std::string cost = first.bytes > 0 ? human_bytes(first.bytes) : "";
     if (microseconds > 0) cost += fmt::format("{}{:.1f} us", cost.empty() ? "" : ", ", microseconds);
+    if (count > 1 && microseconds > 0)
+      cost += fmt::format(" each ({:.2f} ms in all)", 1e-3 * microseconds * static_cast<double>(count));
     if (gbs > 0) cost += fmt::format(", {:.1f} GB/s, {:.1f}% of {:.1f}", gbs, 100 * gbs / peak, peak);
     fmt::print("  {}\n", cost);
   }
