@@ -20,7 +20,7 @@ struct Definition {
 
   // The scale that errs least, not the greatest weight's as in the paper; then the nearest values for it.
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const float d = apr::round_to_half(apr::fit::scale_only<64>(x, weight, kValues));
+    const float d = apr::fit::scale_only<64>(x, weight, kValues);
     float value[64];
     kValues.round<64>(x, weight, d, value);
     apr::store_half(block, d);

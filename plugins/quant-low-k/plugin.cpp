@@ -26,7 +26,8 @@ struct Q2K {
 #endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const auto fit = apr::fit::superblock_affine<16, 16>(x, weight, 15.0f, 15.0f, 3.0f);
+    const auto fit = apr::fit::superblock_affine<16, 16>(
+        x, weight, 15.0f, 15.0f, 3.0f, {apr::fit::Emphasis::Magnitude, apr::fit::Emphasis::Magnitude});
     for (int s = 0; s < 16; ++s)
       block[s] = static_cast<uint8_t>(static_cast<int>(fit.scale[s]) | static_cast<int>(fit.min[s]) << 4);
     std::memset(block + 16, 0, 64);

@@ -43,17 +43,18 @@ uint32_t pack_nibbles(const float* q, int bias, uint8_t* qs) {
 }
 
 // d to the block's first bytes, and the integers that are nearest under the d that was stored.
-void round_scaled(const float* x, const float* weight, float lo, float hi, uint8_t* block, float* q) {
-  const float d = apr::round_to_half(apr::fit::scale_only<32>(x, weight, apr::fit::Integers{lo, hi}));
+void round_scaled(const float* x, const float* weight, float lo, float hi, uint8_t* block, float* q,
+                  apr::fit::Emphasis weighted = apr::fit::Emphasis::Root) {
+  const float d =
+      apr::fit::scale_only<32>(x, weight, apr::fit::Integers{lo, hi}, {apr::fit::Emphasis::None, weighted});
   apr::fit::round_to<32>(x, weight, d, 0.0f, lo, hi, q);
   apr::store_half(block, d);
 }
 void round_affine(const float* x, const float* weight, float hi, uint8_t* block, float* q) {
   const apr::fit::Affine fit = apr::fit::scale_and_offset<32>(x, weight, hi, INFINITY);
-  const float d = apr::round_to_half(fit.scale), m = apr::round_to_half(fit.offset);
-  apr::fit::round_to<32>(x, weight, d, m, 0.0f, hi, q);
-  apr::store_half(block, d);
-  apr::store_half(block + 2, m);
+  apr::fit::round_to<32>(x, weight, fit.scale, fit.offset, 0.0f, hi, q);
+  apr::store_half(block, fit.scale);
+  apr::store_half(block + 2, fit.offset);
 }
 
 struct Q4_0 {
@@ -143,7 +144,7 @@ struct Q8_0 {
 #endif
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     float q[32];
-    round_scaled(x, weight, -128.0f, 127.0f, block, q);
+    round_scaled(x, weight, -128.0f, 127.0f, block, q, apr::fit::Emphasis::None);
     for (int i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(q[i]));
   }
 };

@@ -30,7 +30,8 @@ struct Q6K {
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     const auto fit =
-        apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-32.0f, 31.0f});
+        apr::fit::superblock_scales<16, 16>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-32.0f, 31.0f},
+                                            {apr::fit::Emphasis::Square, apr::fit::Emphasis::None});
     std::memset(block, 0, 192);
     for (int column = 0; column < 256; ++column) {
       const int h = column / 128, l = column % 128;

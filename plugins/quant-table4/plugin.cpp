@@ -52,7 +52,8 @@ struct IQ4_NL {
 #endif
 
   static void quantize(const float* x, const float* weight, uint8_t* block) {
-    const float d = apr::round_to_half(apr::fit::scale_only<32>(x, weight, kIq4));
+    const float d =
+        apr::fit::scale_only<32>(x, weight, kIq4, {apr::fit::Emphasis::Square, apr::fit::Emphasis::WideRoot});
     float value[32];
     kIq4.round<32>(x, weight, d, value);
     apr::store_half(block, d);
