@@ -101,7 +101,8 @@ std::string command_of(const CommandLine& line, const Engine& engine, const std:
 // What dumps the stages of the same input.
 std::string run_command_of(const CommandLine& line, const Engine& engine) {
   return fmt::format("aprctl run{} -p '{}' -n 1", shared_options(line, engine),
-                     line.find<std::string>("prompt").value_or("The keeper climbed the stairs at dusk and wrote in the log"));
+                     line.find<std::string>("prompt").value_or(
+                         "The keeper climbed the stairs at dusk and wrote in the log"));
 }
 
 std::vector<SideBisection> bisect(const CommandLine& line, Engine& engine, const SideSpec& spec,
