@@ -89,7 +89,7 @@ std::vector<std::string> Reader::strings(const toml::table& table, std::string_v
 }
 
 std::string Reader::format(const toml::table& table, std::string_view key, bool or_keep) const {
-  const std::string text = string(table, key);
+  std::string text = string(table, key);
   if (!text.empty() && !is_plugin_word(text))
     fail(table.get(key)->source(),
          fmt::format("`{}`: \"{}\" is no format's name{}", key, printable(text),
