@@ -83,7 +83,7 @@ void print_list(const std::vector<KernelTemplate>& templates) {
 
 int list(const CommandLine& line, const Probes& probes) {
   Catalog catalog(PluginOptions::search_paths(line, probes));
-  const std::string name = line.get<std::string>("backend");
+  const std::string& name = line.get<std::string>("backend");
   const auto templates = kernel_templates(catalog.backend(name), {{"data_dir", data_folder().string()}});
   if (templates.empty()) throw Error("backend {} does not tell which kernels it has", name);
   if (line.flag("json")) {

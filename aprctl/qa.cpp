@@ -82,7 +82,7 @@ double share(const CommandLine& line, const char* option) {
 }
 
 std::vector<std::string> skipped(const CommandLine& line) {
-  const auto names = line.find<std::vector<std::string>>("skip").value_or(std::vector<std::string>());
+  auto names = line.find<std::vector<std::string>>("skip").value_or(std::vector<std::string>());
   for (const std::string& name : names) {
     std::vector<std::string_view> known;
     for (const QaGate& gate : qa_gates()) known.push_back(gate.name);

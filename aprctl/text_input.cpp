@@ -21,7 +21,8 @@ void TextInput::add(CommandLine& line) {
 }
 
 std::optional<std::string> TextInput::read(const CommandLine& line) {
-  const auto text = line.find<std::string>("prompt"), file = line.find<std::string>("file");
+  auto text = line.find<std::string>("prompt");
+  const auto file = line.find<std::string>("file");
   if (text && file) throw usage_error("--prompt and --file are both given; one of them is the text");
   if (text) return text;
   if (file && *file != "-") {

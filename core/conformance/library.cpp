@@ -120,7 +120,7 @@ Finding exports(const Elf& elf) {
   for (const std::string& name : elf.exported) {
     if (name == APR_PLUGIN_SYMBOL) {
       entry = true;
-    } else {
+    } else if (!name.starts_with("__odr_asan.")) {  // AddressSanitizer's own, one for every exported object
       others.push_back(printable(name));
     }
   }

@@ -236,6 +236,8 @@ Finding keeps_no_memory(const apr_quant_format& f) {
     return info.uordblks + info.hblkhd;
   };
   const size_t before = in_use();
+  // Another allocator (a sanitizer's, or one that is preloaded) counts elsewhere.
+  if (before == 0) return not_run("the C library's allocator is not in use here");
   for (int i = 0; i < kCalls; ++i) round();
   const size_t after = in_use();
   if (after > before + kCalls * 8)

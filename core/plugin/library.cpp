@@ -25,25 +25,28 @@ std::deque<boost::dll::shared_library>& kept_libraries() {
   return *libraries;
 }
 
-// The symbol table's word on the entry: that it is data, and how many bytes of it there are. A function of
-// that name, or an object that is smaller than its own struct_size says, would otherwise be read as pointers.
-void check_symbol(const std::string& where, const apr_plugin& plugin) {
+// The entry as a table, once the symbol table says that it is data, and how many bytes of it there are. A function of that
+// name, or an object that is smaller than its own struct_size says, would otherwise be read as pointers.
+const apr_plugin& table_at(const std::string& where, const char& entry) {
   Dl_info info{};
   void* extra = nullptr;
-  if (dladdr1(&plugin, &info, &extra, RTLD_DL_SYMENT) == 0 || !extra) {
+  if (dladdr1(&entry, &info, &extra, RTLD_DL_SYMENT) == 0 || !extra) {
     throw Error("{}: the dynamic loader does not know the size of `{}`", where, APR_PLUGIN_SYMBOL);
   }
   const auto& symbol = *static_cast<const ElfW(Sym)*>(extra);
   // The type is the low four bits in both ELF classes.
-  if (ELF64_ST_TYPE(symbol.st_info) != STT_OBJECT) {
+  if (ELF64_ST_TYPE(symbol.st_info) != STT_OBJECT ||
+      reinterpret_cast<uintptr_t>(&entry) % alignof(apr_plugin) != 0) {
     throw Error("{}: `{}` is not data; define it with APR_PLUGIN_ENTRY from apr/abi.h", where,
                 APR_PLUGIN_SYMBOL);
   }
+  const auto& plugin = reinterpret_cast<const apr_plugin&>(entry);
   if (symbol.st_size < sizeof(plugin.struct_size) || symbol.st_size < plugin.struct_size) {
     throw Error("{}: `{}` has {} bytes, fewer than the {} that its struct_size says", where,
                 APR_PLUGIN_SYMBOL, symbol.st_size,
                 symbol.st_size < sizeof(plugin.struct_size) ? sizeof(plugin) : plugin.struct_size);
   }
+  return plugin;
 }
 
 void check_abi(const std::string& where, const char* of, uint32_t major, uint32_t minor) {
@@ -155,9 +158,9 @@ const apr_plugin& open_library(const Manifest& manifest) {
     throw Error("{}: exports no `{}`; define it with APR_PLUGIN_ENTRY from apr/abi.h (and keep it visible)",
                 where, APR_PLUGIN_SYMBOL);
   }
-  const apr_plugin& plugin = library.get<const apr_plugin>(APR_PLUGIN_SYMBOL);
+  const char& entry = library.get<const char>(APR_PLUGIN_SYMBOL);
   kept_libraries().push_back(std::move(library));
-  check_symbol(where, plugin);
+  const apr_plugin& plugin = table_at(where, entry);
   check_plugin(plugin, manifest, where);
   return plugin;
 }

@@ -29,11 +29,19 @@
 #define APR_ABI_MAJOR 1
 #define APR_ABI_MINOR 0
 
+/* Every int32 is a value of an enumeration of the ABI, as in C: a newer program or plugin may hand over one that this
+ * side does not know. */
+#ifdef __cplusplus
+#define APR_INT32_VALUES : int32_t
+#else
+#define APR_INT32_VALUES
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef enum apr_status {
+typedef enum apr_status APR_INT32_VALUES {
   APR_OK = 0,
   APR_INVALID = 1,     /* the caller's data is wrong: a bad size, a damaged block, a position out of range */
   APR_UNSUPPORTED = 2, /* correct, but this plugin or device cannot do it */

@@ -217,7 +217,7 @@ typedef struct apr_session_info {
   uint32_t n_graphs; /* captured ones that steps without APR_STEP_NO_GRAPH replay; 0: there are none */
 } apr_session_info;
 
-typedef enum apr_finding_level {
+typedef enum apr_finding_level APR_INT32_VALUES {
   APR_FINDING_GOOD = 0,
   APR_FINDING_ABSENT =
       1, /* not here, and nothing says that it should be: no driver where there is no such device */

@@ -39,7 +39,7 @@ typedef struct apr_value {
   uint32_t width; /* floats per token */
 } apr_value;
 
-typedef enum apr_op_kind {
+typedef enum apr_op_kind APR_INT32_VALUES {
   /* out[m] = W[token m]: weight[0] is [vocab, width]. */
   APR_OP_EMBED = 1,
   /* out = in0 * rsqrt(mean(in0^2) + eps) * vector[0]. The width is n_heads groups of head_dim columns, each normalised by
@@ -62,7 +62,11 @@ typedef enum apr_op_kind {
   /* Routed experts come as further kinds; a backend refuses a kind that it does not know with APR_UNSUPPORTED. */
 } apr_op_kind;
 
-typedef enum apr_rope_kind { APR_ROPE_NONE = 0, APR_ROPE_ADJACENT = 1, APR_ROPE_HALVES = 2 } apr_rope_kind;
+typedef enum apr_rope_kind APR_INT32_VALUES {
+  APR_ROPE_NONE = 0,
+  APR_ROPE_ADJACENT = 1,
+  APR_ROPE_HALVES = 2
+} apr_rope_kind;
 
 typedef struct apr_op {
   uint32_t struct_size;

@@ -13,7 +13,7 @@ extern "C" {
 
 /* Instruction sets of hand-written and derived CPU kernels, in order of preference; the program picks the highest that
  * the processor has. APR_ISA_AVX512 means F, BW, VL, DQ, VNNI. */
-typedef enum apr_isa { APR_ISA_PORTABLE = 0, APR_ISA_AVX2 = 1, APR_ISA_AVX512 = 2 } apr_isa;
+typedef enum apr_isa APR_INT32_VALUES { APR_ISA_PORTABLE = 0, APR_ISA_AVX2 = 1, APR_ISA_AVX512 = 2 } apr_isa;
 
 /* Activations as the CPU's integer kernels read them, and as floats. One row is one token.
  * Blocks of APR_ACT_BLOCK columns share a scale:  x[m][j] ~= scale[m][j / 32] * q[m][j],  q in [-127, 127].
@@ -70,7 +70,7 @@ typedef struct apr_cpu_kernels {
   void (*unpack_rows)(const apr_cpu_unpack* args);
 } apr_cpu_kernels;
 
-typedef enum apr_codec_kind {
+typedef enum apr_codec_kind APR_INT32_VALUES {
   APR_CODEC_INTEGER = 1, /* a chunk is packed int8 quads with a scale and an offset per run */
   APR_CODEC_FLOAT = 2    /* a chunk is floats */
 } apr_codec_kind;
