@@ -360,15 +360,16 @@ APR_FN void load_part(const Parts& block, int offset, uint32_t (&words)[kWords])
 }
 
 template <class Block>
-inline constexpr bool kHasTable = requires { Block::kTable; };
+inline constexpr bool kHasTable = requires {
+  Block::kTable;
+};
 
 // kTable as bytes in four words, the first in the lowest byte.
 template <class Block>
 constexpr U4 packed_table() {
   static_assert(sizeof(Block::kTable) == 16 * sizeof(int), "kTable has sixteen values");
   uint32_t w[4] = {};
-  for (int i = 0; i < 16; ++i)
-    w[i / 4] |= (static_cast<uint32_t>(Block::kTable[i]) & 255u) << (8 * (i % 4));
+  for (int i = 0; i < 16; ++i) w[i / 4] |= (static_cast<uint32_t>(Block::kTable[i]) & 255u) << (8 * (i % 4));
   return {w[0], w[1], w[2], w[3]};
 }
 
