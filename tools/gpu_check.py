@@ -7,7 +7,7 @@ BUNDLE      what `./dev bundle` made
 --golden    golden models with their float64 logits (APR_TEST_GOLDEN of the tests)
 --generate  script that writes a GGUF of a published shape with random weights; without it nothing is timed
 --tests     the test_gpu program of the build
---sanitize-tests S  run them under every tool of compute-sanitizer too, each at most S seconds
+--sanitize-tests S  run each of their cases under every tool of compute-sanitizer too, S seconds in all
 --models    folder for the generated models, which stay there and are used again
 --seconds   stop starting new steps after this long
 
@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import gpu_sanitize
 
 START = time.time()
 GOLDEN_IDS = "1,300,301,302,5,77,410,411,259,500,12,13,14,15,400,399,398,397,396,395,260,261,262,263"
@@ -149,48 +151,19 @@ def gate(aprctl, scratch):
     row("gate, planted fault", code == 4 and wrong != text, f"exit {code}: " + (err.strip().splitlines() or [""])[0][:60])
 
 
-SANITIZERS = ["memcheck", "racecheck", "initcheck", "synccheck"]
-
-
-def find_sanitizer():
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not os.path.exists(tool):
-        row("compute-sanitizer", False, "not on this machine")
-        return None
-    return tool
-
-
-def summary_of(text):
-    found = [line for line in text.splitlines() if "ERROR SUMMARY" in line or "RACECHECK SUMMARY" in line]
-    return (found or [text.strip()[-80:]])[-1].replace("=", "").strip()
-
-
 def suite(tests, env, out, seconds):
-    """The gpu suite under every sanitizer at once; kernels come from the cache that the plain run filled."""
-    tool = find_sanitizer()
-    if tool is None:
-        return
-
-    def check(mode):
-        path = os.path.join(out, f"suite-{mode}.txt")
-        with open(path, "w") as log:
-            try:
-                code = subprocess.run([tool, "--tool", mode, "--error-exitcode", "9", tests], env=env, stdout=log, stderr=subprocess.STDOUT,
-                                      timeout=seconds).returncode
-            except subprocess.TimeoutExpired:
-                code = 124
-        with open(path) as log:
-            text = log.read()
-        return code, f"exit {code}: {summary_of(text)}; " + " ".join(line for line in text.splitlines() if "assertions:" in line)[-70:]
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for mode, (code, detail) in zip(SANITIZERS, pool.map(check, SANITIZERS)):
-            row(f"suite gpu, {mode}", code == 0, detail)
+    """The gpu suite under every sanitizer; kernels come from the cache that the plain run filled."""
+    try:
+        for tool, ok, text in gpu_sanitize.sanitize(tests, env, os.path.join(out, "suite"), seconds):
+            row(f"suite gpu, {tool}", ok, text)
+    except RuntimeError as error:
+        row("suite gpu, sanitizers", False, str(error))
 
 
 def sanitizer(aprctl, golden_folder, scratch):
-    tool = find_sanitizer()
+    tool = gpu_sanitize.find_sanitizer()
     if tool is None:
+        row("compute-sanitizer", False, "not on this machine")
         return
     model = os.path.join(golden_folder, "tiny-Q4_K_M.gguf")
 
@@ -199,11 +172,11 @@ def sanitizer(aprctl, golden_folder, scratch):
         results = []
         for extra in ([], ["--single"]):
             code, out, err = aprctl(*args, *extra, wrap=[tool, "--tool", mode, "--error-exitcode", "9"], timeout=150)
-            results.append((code, summary_of(out + err)))
+            results.append((code, gpu_sanitize.summary_of(out + err)))
         return results
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for mode, results in zip(SANITIZERS, pool.map(check, SANITIZERS)):
+        for mode, results in zip(gpu_sanitize.TOOLS, pool.map(check, gpu_sanitize.TOOLS)):
             row(mode, all(code == 0 for code, _ in results), "; ".join(text for _, text in results))
 
 
