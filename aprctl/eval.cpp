@@ -1,12 +1,6 @@
 // `aprctl eval`: how well a model predicts a text, and how far a quantised one is from the model that it was made of.
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "aprctl/command_line.h"
@@ -15,22 +9,11 @@
 #include "aprctl/eval_report.h"
 #include "aprctl/eval_run.h"
 #include "aprctl/model_options.h"
+#include "aprctl/text_input.h"
 #include "core/base/error.h"
 
 namespace apr::ctl {
 namespace {
-
-std::string read_text(const std::string& file) {
-  if (file == "-")
-    return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
-  std::error_code ignored;
-  if (std::filesystem::is_directory(file, ignored))
-    throw Error("{}: is a directory; --text takes a file", file);
-  std::ifstream in(file, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in || in.bad()) throw Error("{}: cannot be read: {}", file, std::strerror(errno));
-  return content;
-}
 
 void add_options(CommandLine& line) {
   namespace po = boost::program_options;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -11,6 +10,7 @@
 #include "aprctl/engine_request.h"
 #include "aprctl/installation.h"
 #include "aprctl/interrupt.h"
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -25,12 +25,7 @@
 namespace apr::ctl {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr double kSecondsBetweenStates = 5;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 std::string vocab_sha256(const Vocab& vocab) {
   Sha256 hash;

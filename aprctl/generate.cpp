@@ -1,23 +1,14 @@
 #include "aprctl/generate.h"
 
 #include <atomic>
-#include <chrono>
 
 #include "aprctl/interrupt.h"
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/text/stop_strings.h"
 #include "core/text/token_stream.h"
 
 namespace apr::ctl {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-}  // namespace
 
 std::string_view name(Finish finish) {
   switch (finish) {

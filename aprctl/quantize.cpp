@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -16,6 +15,7 @@
 #include "aprctl/interrupt.h"
 #include "aprctl/model_options.h"
 #include "aprctl/probe_report.h"
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -28,7 +28,6 @@ namespace apr::ctl {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 // What is known of a run; the result is null for --dry-run.
 struct Report {
@@ -216,7 +215,7 @@ class Progress {
   void operator()(const QuantizeProgress& now) const {
     if (InterruptGuard::raised()) throw Error("interrupted: nothing was written");
     if (!shown_) return;
-    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    const double seconds = seconds_since(start_);
     const auto total = static_cast<double>(plan_.model->weight_bytes()),
                done = static_cast<double>(now.bytes_read);
     const double rate = seconds > 0 ? done / seconds : 0.0;
@@ -332,7 +331,7 @@ int quantize_main(const Arguments& args) {
                           std::ref(progress));
   }();
   report.result = &result;
-  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  report.seconds = seconds_since(start);
   print_report(report, line.flag("json"));
   return kExitOk;
 }

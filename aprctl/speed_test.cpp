@@ -1,19 +1,11 @@
 #include "aprctl/speed_test.h"
 
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
+#include "core/base/clock.h"
+
 namespace apr::ctl {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-}  // namespace
 
 Sample summarise_sample(const std::vector<double>& values) {
   Sample sample;

@@ -8,10 +8,23 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <system_error>
 
 #include "core/base/error.h"
 
 namespace apr::ctl {
+
+std::string read_text(const std::string& file) {
+  if (file == "-")
+    return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored))
+    throw Error("{}: is a directory, not a file of text", file);
+  std::ifstream in(file, std::ios::binary);
+  std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in || in.bad()) throw Error("{}: cannot be read: {}", file, std::strerror(errno));
+  return content;
+}
 
 void TextInput::add(CommandLine& line) {
   namespace po = boost::program_options;
@@ -25,15 +38,8 @@ std::optional<std::string> TextInput::read(const CommandLine& line) {
   const auto file = line.find<std::string>("file");
   if (text && file) throw usage_error("--prompt and --file are both given; one of them is the text");
   if (text) return text;
-  if (file && *file != "-") {
-    if (std::filesystem::is_directory(*file)) throw Error("{}: is a folder, not a file of text", *file);
-    std::ifstream in(*file, std::ios::binary);
-    std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-    if (!in || in.bad()) throw Error("{}: cannot be read: {}", *file, std::strerror(errno));
-    return content;
-  }
   if (!file && isatty(STDIN_FILENO)) return std::nullopt;
-  return std::string((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  return read_text(file.value_or("-"));
 }
 
 std::optional<std::string> TextInput::read_prompt(const CommandLine& line) {

@@ -8,6 +8,9 @@
 
 namespace apr::ctl {
 
+// The contents of a file; "-" is standard input. Throws on one that cannot be read.
+std::string read_text(const std::string& file);
+
 struct TextInput {
   static void add(CommandLine& line);
   // nullopt when neither option is given and standard input is a terminal. Throws when both are given, or on a file that

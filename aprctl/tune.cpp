@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +11,7 @@
 #include "aprctl/installation.h"
 #include "aprctl/model_options.h"
 #include "core/base/atomic_file.h"
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
@@ -124,9 +124,9 @@ int tune_main(const Arguments& args) {
     if (!found->params.empty() || !found->kernel.empty())
       log_info("  instead of {:.1f} us: {} {}", found->base_us, found->kernel, found->config);
   };
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const TuneOutcome outcome = tune(request);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_since(start);
 
   profile.summary = fmt::format("tuned for {} on {}",
                                 engine.model().meta.find_string("general.name").value_or(engine.plan().arch),

@@ -50,13 +50,9 @@ struct Compiled {
 };
 
 void compile_all(const Device& device, const apr_quant_format& f, bool precise, Compiled& compiled) {
-  const Product product(f, 149, columns(f, 384) + f.block_elements, 21);
+  const Product product = device_product(f);
   const Plan plan(f, product);
-  LoadRequest request;
-  request.n_ctx = 256;
-  request.n_batch = 256;
-  request.precise = precise;
-  const Session session(device, plan.c(), request);
+  const Session session(device, plan.c(), device_request(precise));
   const std::vector<apr_kernel_info> kernels = session.kernels();
   for (uint32_t i = 0; i < kernels.size(); ++i) {
     const apr_kernel_info& kernel = kernels[i];

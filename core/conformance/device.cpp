@@ -30,17 +30,12 @@ class DeviceCheck {
 
   // The layouts that the device used.
   std::set<std::string> run(bool precise) {
-    // N is no multiple of a tile and never K; K has an odd number of blocks.
-    const Product product(f_, 149, columns(f_, 384) + f_.block_elements, 21);
+    const Product product = device_product(f_);
     const Plan plan(f_, product);
-    LoadRequest request;
-    request.n_ctx = 256;
-    request.n_batch = 256;
-    request.precise = precise;
     std::unique_ptr<Session> session;
     std::set<std::string> layouts;
     if (recorder_.run("load", "", [&] {
-          session = std::make_unique<Session>(device_, plan.c(), request);
+          session = std::make_unique<Session>(device_, plan.c(), device_request(precise));
           std::set<std::string> kernels;
           for (const apr_kernel_info& kernel : session->kernels())
             if (*kernel.weight) layouts.insert(kernel.layout), kernels.insert(kernel.kernel);

@@ -7,6 +7,7 @@
 #include "apr/plan.h"
 #include "core/base/error.h"
 #include "core/conformance/samples.h"
+#include "core/runtime/session.h"
 
 namespace apr::conformance {
 
@@ -82,6 +83,18 @@ class Plan {
   const apr_op* op_list_[2] = {&embed_, &linear_};
   apr_plan plan_{};
 };
+
+// What devices are checked with: N is no multiple of a tile and never K; K has an odd number of blocks.
+inline Product device_product(const apr_quant_format& f) {
+  return Product(f, 149, columns(f, 384) + f.block_elements, 21);
+}
+inline LoadRequest device_request(bool precise) {
+  LoadRequest request;
+  request.n_ctx = 256;
+  request.n_batch = 256;
+  request.precise = precise;
+  return request;
+}
 
 // A format that offers only the file's layout: a device must then use it.
 struct RowMajorOnly {

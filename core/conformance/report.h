@@ -1,11 +1,12 @@
 // What a conformance run finds: one result for each check, in order, as it happens.
 #pragma once
 
-#include <chrono>
 #include <exception>
 #include <functional>
 #include <string>
 #include <utility>
+
+#include "core/base/clock.h"
 
 namespace apr::conformance {
 
@@ -52,7 +53,7 @@ class Recorder {
   Verdict run(const std::string& check, const std::string& bound, const Body& body) {
     listener_.begins(group_, check);
     Result result{group_, check, bound, {}, 0};
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     try {
       result.finding = body();
     } catch (const std::exception& error) {
@@ -60,7 +61,7 @@ class Recorder {
     } catch (...) {
       result.finding = fail("exception", "an exception that is no std::exception left the plugin");
     }
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     listener_.ends(result);
     return result.finding.verdict;
   }

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <set>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/gate/feeder.h"
 #include "core/gate/stage_check.h"
@@ -242,7 +242,7 @@ void collect_differences(ParityReport& report, ParityForm form, const std::vecto
 }  // namespace
 
 ParityReport run_parity(const ParityRequest& request) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   if (request.tokens.size() < 2)
     throw Error("the parity gate needs a prompt of at least 2 tokens, not {}", request.tokens.size());
   const uint32_t n_vocab = request.plan->n_vocab;
@@ -323,7 +323,7 @@ ParityReport run_parity(const ParityRequest& request) {
         "that was not written";
   else
     report.reason = fmt::format("looks like: {}; {}", to_string(report.fault), place);
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.seconds = seconds_since(start);
   return report;
 }
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/hf/open_model.h"
 #include "core/qa/gates.h"
@@ -95,7 +95,7 @@ std::vector<int32_t> QaSubject::prompt() {
 }
 
 QaOutcome run_gate(const QaGate& gate, QaSubject& subject) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   QaOutcome outcome{&gate, {}, 0};
   try {
     outcome.result = gate.run(subject);
@@ -104,7 +104,7 @@ QaOutcome run_gate(const QaGate& gate, QaSubject& subject) {
   } catch (const std::exception& error) {
     outcome.result = {QaVerdict::Fail, "", {}, {}, error.what(), {}};
   }
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  outcome.seconds = seconds_since(start);
   return outcome;
 }
 

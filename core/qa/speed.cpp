@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <set>
 
+#include "core/base/clock.h"
 #include "core/qa/gates.h"
 
 namespace apr {
@@ -32,12 +32,12 @@ QaResult gate_speed(QaSubject& subject) {
   const uint32_t n = std::min(kTokens, session.context());
   double best = std::numeric_limits<double>::infinity();
   for (int r = 0; r < kRepetitions; ++r) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     for (uint32_t i = 0; i < n; ++i) {
       const auto token = static_cast<int32_t>((uint64_t{i} * 7919 + 11) % session.vocab());
       (void)session.feed_argmax({&token, 1}, static_cast<int32_t>(i));
     }
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_since(start);
     if (r > 0) best = std::min(best, seconds / n);
   }
   subject.tokens_per_second = 1 / best;

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <set>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/thread_pool.h"
 #include "core/dispatch/weight_quant_type.h"
@@ -54,7 +54,7 @@ void check_rows(const apr_weight& weight, ThreadPool& pool, const Done& done) {
 }  // namespace
 
 Fp8WarmUp warm_up_fp8(const apr_plan& plan, bool skip, const ProgressFn& progress) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<const apr_weight*> weights;
   std::set<const void*> seen;  // tied weights are stored once
   Fp8WarmUp result;
@@ -73,7 +73,7 @@ Fp8WarmUp warm_up_fp8(const apr_plan& plan, bool skip, const ProgressFn& progres
     check_rows(*weight, pool, [&read](uint64_t bytes) { read += bytes; });
     if (progress) progress("checking 8-bit floats", read, result.bytes);
   }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = seconds_since(start);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/tune/tune.h"
 
@@ -11,7 +12,6 @@ namespace apr {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Params = std::map<std::string, int64_t>;
 
 // One candidate as the rule that would choose it.
@@ -74,7 +74,7 @@ class Search {
   bool begin(const TunedSpec& from) {
     const auto start = Clock::now();
     const auto base = measure({{tracks_[0].kernel, {}}}, request_.repetitions);
-    base_cost_ = try_cost_ = budget_.first_look = since(start);
+    base_cost_ = try_cost_ = budget_.first_look = seconds_since(start);
     if (base[0].status != APR_OK) {
       found_.note = base[0].message;
       return false;
@@ -146,9 +146,6 @@ class Search {
     std::map<Params, bool> seen;
   };
 
-  static double since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  }
   Track& track_of(const KernelTemplate* kernel) {
     for (Track& track : tracks_)
       if (track.kernel == kernel) return track;
@@ -238,7 +235,7 @@ class Search {
   std::vector<apr_measurement> timed(const std::vector<Try>& tries) {
     const auto start = Clock::now();
     auto results = measure(tries, request_.repetitions);
-    try_cost_ = since(start) / static_cast<double>(tries.size());
+    try_cost_ = seconds_since(start) / static_cast<double>(tries.size());
     return results;
   }
 

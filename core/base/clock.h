@@ -1,0 +1,14 @@
+// Wall time that people wait: steady, in seconds.
+#pragma once
+
+#include <chrono>
+
+namespace apr {
+
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace apr
