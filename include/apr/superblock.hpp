@@ -80,6 +80,25 @@ float weighted_squares(const float* x, const float* weight) {
 inline float lucky_error(float squares, float levels) { return 0.065f * squares / (levels * levels); }
 constexpr int kLuckyTrials = 32;
 
+// The best superblock so far.
+template <class Superblock>
+class BestOf {
+ public:
+  BestOf() { best_.error = INFINITY; }
+
+  // Whether this one is it now. Where no error was finite, the last one is.
+  bool keep(const Superblock& trial) {
+    if (!(trial.error < best_.error) && std::isfinite(best_.error)) return false;
+    best_ = trial;
+    return true;
+  }
+
+  const Superblock& best() const { return best_; }
+
+ private:
+  Superblock best_;
+};
+
 // ---- scales alone
 
 template <int kSubs, int kN>
@@ -121,14 +140,12 @@ void scale_starts(const float* x, const float* weight, const float* emphasis, co
 
 // x ~ (d * scale[s]) * q; scale in scale_lo..scale_hi, q of the grid.
 template <int kSubs, int kN, class Grid>
-class ScaledSearch {
+class ScaledSearch : public BestOf<ScaledSuperblock<kSubs, kN>> {
  public:
   using Superblock = ScaledSuperblock<kSubs, kN>;
 
   ScaledSearch(const float* x, const float* weight, float scale_lo, float scale_hi, const Grid& grid)
-      : x_(x), weight_(weight), lo_(scale_lo), hi_(scale_hi), grid_(grid) {
-    best_.error = INFINITY;
-  }
+      : x_(x), weight_(weight), lo_(scale_lo), hi_(scale_hi), grid_(grid) {}
 
   // The integers of a start under a factor, and their error under the half that is stored.
   Superblock placed(const float* wanted, float factor) const {
@@ -143,24 +160,16 @@ class ScaledSearch {
     return trial;
   }
 
-  bool keep(const Superblock& trial) {
-    if (!(trial.error < best_.error) && std::isfinite(best_.error)) return false;
-    best_ = trial;
-    return true;
-  }
-
   // Other scales, as far away as `reach`, then the half that fits best, until it stops helping.
   void improve(Superblock trial, float reach = 1.0f) {
     for (int pass = 0; pass < 3; ++pass) {
       try_scales(trial, reach);
-      if (!keep(trial) && pass > 0) break;
+      if (!this->keep(trial) && pass > 0) break;
       const float d = solved(trial);
       if (!(d != trial.d) || !std::isfinite(d)) break;
       trial.d = d;
     }
   }
-
-  const Superblock& best() const { return best_; }
 
  private:
   void try_scales(Superblock& trial, float reach) const {
@@ -199,7 +208,6 @@ class ScaledSearch {
   const float *x_, *weight_;
   float lo_, hi_;
   Grid grid_;
-  Superblock best_;
 };
 
 template <int kSubs, int kN, class Grid>

@@ -102,14 +102,12 @@ void affine_starts(const float* x, const float* weight, const float* emphasis, f
 
 // x ~ (d * scale[s]) * q - dmin * min[s]; scale in 0..scale_hi, min in 0..min_hi, q in 0..hi.
 template <int kSubs, int kN>
-class AffineSearch {
+class AffineSearch : public BestOf<AffineSuperblock<kSubs, kN>> {
  public:
   using Superblock = AffineSuperblock<kSubs, kN>;
 
   AffineSearch(const float* x, const float* weight, float scale_hi, float min_hi, float hi)
-      : x_(x), weight_(weight), scale_hi_(scale_hi), min_hi_(min_hi), hi_(hi) {
-    best_.error = INFINITY;
-  }
+      : x_(x), weight_(weight), scale_hi_(scale_hi), min_hi_(min_hi), hi_(hi) {}
 
   Superblock placed(const Affine* wanted, float factor, float min_factor) const {
     Superblock trial;
@@ -124,22 +122,14 @@ class AffineSearch {
     return trial;
   }
 
-  bool keep(const Superblock& trial) {
-    if (!(trial.error < best_.error) && std::isfinite(best_.error)) return false;
-    best_ = trial;
-    return true;
-  }
-
   // Neighbouring scales and minimums, and scales as far away as `reach`; then the halves that fit best.
   void improve(Superblock trial, float reach = 1.0f) {
     for (int pass = 0; pass < 3; ++pass) {
       try_pairs(trial, reach);
-      if (!keep(trial) && pass > 0) break;
+      if (!this->keep(trial) && pass > 0) break;
       if (!solve(trial)) break;
     }
   }
-
-  const Superblock& best() const { return best_; }
 
  private:
   void try_pairs(Superblock& trial, float reach) const {
@@ -198,7 +188,6 @@ class AffineSearch {
 
   const float *x_, *weight_;
   float scale_hi_, min_hi_, hi_;
-  Superblock best_;
 };
 
 template <int kSubs, int kN>
