@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -9,6 +10,7 @@
 #include "aprctl/commands.h"
 #include "aprctl/engine.h"
 #include "aprctl/installation.h"
+#include "aprctl/interrupt.h"
 #include "aprctl/model_options.h"
 #include "core/base/atomic_file.h"
 #include "core/base/clock.h"
@@ -57,16 +59,26 @@ ordered_json outcome_json(const TuneOutcome& outcome, double peak) {
   return list;
 }
 
+Error interrupted(const TuneOutcome& outcome, const std::string& journal, const std::string& output) {
+  if (outcome.kept == 0) return Error("interrupted before anything was measured; {} is not written", output);
+  return Error(
+      "interrupted: {} candidate{} for {} of {} kinds of products {} measured and kept in {}; "
+      "the same command goes on from there; {} is not written",
+      outcome.kept_candidates, outcome.kept_candidates == 1 ? "" : "s", outcome.kept, outcome.specs.size(),
+      outcome.kept_candidates == 1 ? "was" : "were", journal, output);
+}
+
 }  // namespace
 
 int tune_main(const Arguments& args) {
+  const auto start = Clock::now();
   CommandLine line(
       "tune",
       "Measure the parameters of every kernel that reads weights, on this device with cold caches, and write "
-      "the "
-      "fastest as a profile: of those that compute the same, and only where they beat the default by more "
-      "than "
-      "the noise. Nothing else should run meanwhile. An interrupted run goes on where it was.",
+      "the fastest as a profile: of those that compute the same, and only where they beat the default by "
+      "more "
+      "than the noise. Nothing else should run meanwhile. Interrupted, or out of time, the same command goes "
+      "on where it was.",
       "aprctl tune model.gguf --backend cuda -o mine.toml\n"
       "aprctl run model.gguf --backend cuda --profile mine.toml -p \"Once upon a time\"");
   namespace po = boost::program_options;
@@ -74,7 +86,8 @@ int tune_main(const Arguments& args) {
   BackendOptions::add(line);
   line.options().add_options()("output,o", po::value<std::string>()->default_value("tuned.toml"),
                                "the profile that is written")(
-      "seconds", po::value<double>()->default_value(150), "the whole search takes no longer")(
+      "seconds", po::value<double>()->default_value(150),
+      "the command takes no longer: loading, the search, and what decides at its end")(
       "repetitions,r", po::value<uint32_t>()->default_value(7),
       "runs of each candidate; the end is decided by three times as many")(
       "all", po::bool_switch(), "also kernels for numbers of tokens between 1 and --batch")(
@@ -88,6 +101,7 @@ int tune_main(const Arguments& args) {
   if (asked.load.n_ctx == 0) asked.load.n_ctx = asked.load.n_batch;  // nothing is generated
   // From the backend's own choices: a profile that is there would be what is measured against.
   if (!line.has("profile")) asked.profile = Profile{};
+  const InterruptGuard guard{SIGINT, SIGTERM, SIGHUP};
   Engine engine(line, asked);
 
   TuneRequest request{};
@@ -98,7 +112,7 @@ int tune_main(const Arguments& args) {
   request.arch = engine.device().info().arch;
   request.ops = {"linear"};
   request.all_tokens = line.flag("all");
-  request.seconds = line.get<double>("seconds");
+  request.stop = InterruptGuard::raised;
   request.repetitions = line.get<uint32_t>("repetitions");
   request.int8_bound = kMargin * 2 * kInt8Noise;
   request.float_bound = kMargin * 2 * kFloatNoise;
@@ -111,7 +125,8 @@ int tune_main(const Arguments& args) {
                                 kernels_hash(*request.backend, request.session) +
                                 fmt::format("{} {}", engine.asked().load.n_batch, request.repetitions));
   const bool terminal = isatty(STDERR_FILENO) && log_level() <= LogLevel::Info;
-  const double peak = engine.device().measure_bandwidth();
+  const double peak = InterruptGuard::raised() ? 0 : engine.device().measure_bandwidth();
+  request.resumed = [&](size_t specs) { log_info("{} taken from {}", specs, request.journal); };
   request.progress = [&](size_t done, size_t total, const TuneSpec& spec, const TunedSpec* found) {
     if (found == nullptr) {
       if (terminal) fmt::print(stderr, "\r\033[K[{} of {} done] {}", done, total, spec.spec.substr(0, 64));
@@ -124,8 +139,11 @@ int tune_main(const Arguments& args) {
     if (!found->params.empty() || !found->kernel.empty())
       log_info("  instead of {:.1f} us: {} {}", found->base_us, found->kernel, found->config);
   };
-  const auto start = Clock::now();
+  const double before = seconds_since(start);
+  request.seconds = line.get<double>("seconds") - before;
   const TuneOutcome outcome = tune(request);
+  if (terminal) fmt::print(stderr, "\r\033[K");
+  if (outcome.interrupted) throw interrupted(outcome, request.journal, output);
   const double seconds = seconds_since(start);
 
   profile.summary = fmt::format("tuned for {} on {}",
@@ -149,7 +167,7 @@ int tune_main(const Arguments& args) {
   if (line.flag("json")) {
     ordered_json out = engine.report();
     out["output"] = output, out["seconds"] = seconds, out["complete"] = outcome.complete,
-    out["resumed"] = outcome.resumed;
+    out["resumed"] = outcome.resumed, out["candidates_kept"] = outcome.kept_candidates;
     out["peak_gbs"] = peak, out["rules_written"] = profile.rules.size(), out["decode_default_us"] = base,
     out["decode_best_us"] = best;
     out["specs"] = outcome_json(outcome, peak);
@@ -160,7 +178,10 @@ int tune_main(const Arguments& args) {
              outcome.specs.size(), seconds,
              outcome.resumed > 0 ? fmt::format(" ({} taken from {})", outcome.resumed, request.journal) : "");
   fmt::print("products of one token: {:.1f} us instead of {:.1f}\n", best, base);
-  if (!outcome.complete)
+  if (outcome.kept == 0)
+    fmt::print("nothing was measured: the model was ready after {:.1f} of {} s; give it more --seconds\n",
+               before, line.get<double>("seconds"));
+  else if (!outcome.complete)
     fmt::print("the time was over before all were searched; run it again to go on, or with more --seconds\n");
   return kExitOk;
 }

@@ -106,6 +106,9 @@ std::map<std::string, TunedSpec> read_journal(const std::string& file, const std
       spec.config = entry.at("config"), spec.note = entry.at("note");
       spec.tried = entry.at("tried"), spec.failed = entry.at("failed"), spec.inexact = entry.at("inexact");
       spec.finished = entry.at("finished");
+      spec.seconds = entry.at("seconds");
+      for (const auto& one : entry.at("candidates"))
+        spec.tries.push_back({one.at("kernel"), one.at("params"), one.at("us")});
       found[spec.key] = spec;
     }
   } catch (const nlohmann::json::exception&) {
@@ -117,7 +120,10 @@ std::map<std::string, TunedSpec> read_journal(const std::string& file, const std
 void write_journal(const std::string& file, const std::string& identity,
                    const std::map<std::string, TunedSpec>& found) {
   nlohmann::json journal = {{"identity", identity}, {"found", nlohmann::json::array()}};
-  for (const auto& [key, spec] : found)
+  for (const auto& [key, spec] : found) {
+    nlohmann::json candidates = nlohmann::json::array();
+    for (const TunedTry& one : spec.tries)
+      candidates.push_back({{"kernel", one.kernel}, {"params", one.params}, {"us", one.us}});
     journal["found"].push_back({{"key", key},
                                 {"base_us", spec.base_us},
                                 {"best_us", spec.best_us},
@@ -128,7 +134,10 @@ void write_journal(const std::string& file, const std::string& identity,
                                 {"tried", spec.tried},
                                 {"failed", spec.failed},
                                 {"inexact", spec.inexact},
-                                {"finished", spec.finished}});
+                                {"finished", spec.finished},
+                                {"seconds", spec.seconds},
+                                {"candidates", candidates}});
+  }
   write_file_atomically(file, journal.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 

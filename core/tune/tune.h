@@ -37,6 +37,13 @@ struct TuneSpec {
   uint64_t bytes = 0;  // weights of one launch
 };
 
+// A candidate that was measured.
+struct TunedTry {
+  std::string kernel;                     // another template than the session's; "": the same
+  std::map<std::string, int64_t> params;  // that differ from the template's own
+  double us;                              // 0: it cannot be used
+};
+
 // What was found for a demand.
 struct TunedSpec {
   std::string key;
@@ -47,7 +54,9 @@ struct TunedSpec {
   std::string config;  // of the best, as the backend writes it
   uint32_t tried = 0, failed = 0, inexact = 0;  // candidates; of them dropped
   std::string note;                             // the first failure's message, or why nothing was measured
-  bool finished = true;  // false, in journals: the best so far; a next run goes on from it
+  bool finished = true;         // false, in journals: the best so far; a next run goes on from it
+  std::vector<TunedTry> tries;  // beside the default; none of them is measured again, but for the best
+  double seconds = 0;           // that measuring one candidate takes
 };
 
 struct TuneRequest {
@@ -58,20 +67,25 @@ struct TuneRequest {
   std::string arch;  // of the device, for instruction sets that are beyond it
   std::vector<std::string> ops = {"linear"};
   bool all_tokens = false;  // also the kernels between 1 token and the largest batch
-  // Of the whole search, its last measurements included; what is found by then is kept.
+  // Of the whole search, its last measurements included; what is found by then is kept. A call of the backend cannot be
+  // ended, so that the last one may end later, by what the machine has become slower since the calls before it.
   double seconds = 150;
+  std::function<bool()> stop;  // asked between measurements: true ends the search at once; null: never
   uint32_t repetitions = 7;
   double int8_bound, float_bound;  // on apr_measurement.error, for kernels of the int view and others
   std::string journal;             // file; "" = none
   std::string identity;            // of all that makes a journal's figures valid
   std::function<void(size_t done, size_t total, const TuneSpec& spec, const TunedSpec* found)> progress;
+  std::function<void(size_t specs)> resumed;  // at the beginning: so many demands are taken from the journal
 };
 
 struct TuneOutcome {
   std::vector<TuneSpec> specs;
   std::vector<std::optional<TunedSpec>> found;  // per spec; nothing: the time was over
-  uint32_t resumed = 0;                         // of them taken from the journal
-  bool complete = true;
+  uint32_t resumed = 0;                         // of them taken from the journal, whole or in part
+  uint32_t kept = 0, kept_candidates = 0;       // demands with a measurement by now, and all their candidates
+  bool complete = true;                         // false: a next run has something to do
+  bool interrupted = false;                     // by `stop`; then found has only what was finished
 };
 
 // Demands of the session that can be tuned, decode first, the most bytes first.

@@ -190,19 +190,6 @@ def kernels():
     expect(2, ["run", "-p", "x", "-n", "2"], "gemv_int, gemv_float", env={"APR_FORCE_KERNEL": "ffn_down=gemv"})
     expect(2, ["run", "-p", "x", "-n", "2"], "chose no kernel", env={"APR_FORCE_KERNEL": "ffn_dwn=gemv_int"})
     expect(2, ["kernels", "frob"], "list, explain and show")
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "tuned.toml")
-        tuned = json.loads(expect(0, ["tune", "-o", path, "--seconds", "3", "-r", "2", "--batch", "1", "--threads", "1", "--json"]))
-        check(tuned["output"] == path and len(tuned["specs"]) > 3, f"tune --json: {tuned['output']}")
-        check(not (tuned["complete"] and os.path.exists(path + ".journal")), "a journal stays behind a finished run")
-        for spec in tuned["specs"]:
-            if spec["searched"]:
-                check(spec["best_us"] <= spec["default_us"], f"slower than the default: {spec}")
-        with open(path, "a") as f:
-            f.write("[[rules]]\nrole = 'ffn_down'\nm = [100, 200]\ntemplate = 'gemm_int'\n")
-        expect(0, ["run", "-p", "x", "-n", "1", "--threads", "1", "--profile", path], "rules chose")
-        expect(0, ["run", "-p", "x", "-n", "1", "--threads", "2", "--profile", path], "rules are not used", "2 threads", "instead of 1 thread")
-    expect(2, ["tune", "-r", "0"], "repetitions")
     # Rules for other devices than this one are no obstacle.
     expect(0, ["run", "-p", "x", "-n", "1", "--profile", "cpu-avx512"], "0 of 2 rules", env={"APR_CPU_ISA": "portable"})
 

@@ -1,6 +1,7 @@
 // The search, against a backend whose times are a formula.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -27,6 +28,9 @@ struct World {
   double late = 0;      // seconds that sleeping took longer than asked for: the machine is busy
   uint32_t measured = 0;
   uint32_t stop_after = UINT32_MAX;  // calls; then an error, as when the program is killed
+  uint32_t slow_after = UINT32_MAX;  // calls; then everything takes three times as long
+  std::vector<std::string>
+      candidates;  // in their order, "kernel 2 gemv rows=4 depth=1"; the default is not among them
 } world;
 
 struct Kernel {
@@ -57,11 +61,22 @@ apr_status kernel(apr_session*, uint32_t index, apr_kernel_info* out, apr_error*
   return APR_OK;
 }
 
-apr_status measure(apr_session*, uint32_t, uint32_t repetitions, const apr_kernel_rule* const* candidates,
-                   uint32_t n, apr_measurement* results, apr_error* error) {
+std::string described(uint32_t index, const apr_kernel_rule& rule) {
+  std::string text = "kernel " + std::to_string(index) + " " + rule.kernel;
+  for (uint32_t v = 0; v < rule.n_values; ++v)
+    text += std::string(" ") + rule.values[v].name + "=" + std::to_string(rule.values[v].value);
+  return text;
+}
+
+apr_status measure(apr_session*, uint32_t index, uint32_t repetitions,
+                   const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
+                   apr_error* error) {
   if (world.measured++ >= world.stop_after) return std::strcpy(error->message, "killed"), APR_FAILED;
   const auto begin = std::chrono::steady_clock::now();
-  const std::chrono::duration<double> asked(world.seconds * n * repetitions);
+  const double slower = world.measured > world.slow_after ? 3 : 1;
+  const std::chrono::duration<double> asked(slower * world.seconds * n * repetitions);
+  for (uint32_t i = 0; i < n; ++i)
+    if (candidates[i] != nullptr) world.candidates.push_back(described(index, *candidates[i]));
   std::this_thread::sleep_for(asked);
   world.late += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin - asked).count();
   for (uint32_t i = 0; i < n; ++i) {
@@ -221,6 +236,46 @@ TEST_CASE("an interrupted run goes on where it was") {
   CHECK(tune(f.request).resumed == 0);
 }
 
+TEST_CASE("stopped after any measurement, all that was measured is kept, and not measured again") {
+  Fixture f;
+  const apr_test::TempDir folder;
+  f.request.journal = folder / "t.journal";
+  world.microseconds = [](int64_t rows, int64_t depth) {
+    return 20.0 - static_cast<double>(rows) + static_cast<double>(depth);
+  };
+  const TuneOutcome whole = tune(f.request);
+  const uint32_t calls = world.measured;
+  const size_t candidates = world.candidates.size();
+  CHECK_FALSE(whole.interrupted);
+  for (uint32_t stop = 0; stop < calls; ++stop) {
+    CAPTURE(stop);
+    std::filesystem::remove(f.request.journal);
+    world.measured = 0, world.candidates.clear();
+    f.request.stop = [&] { return world.measured >= stop; };
+    const TuneOutcome part = tune(f.request);
+    CHECK(part.interrupted);
+    CHECK_FALSE(part.complete);
+    CHECK(world.measured == stop);
+    CHECK((part.kept > 0) == (stop > 0));
+    CHECK(part.kept_candidates + 2 >= stop);  // the decisions of finished demands are no candidates
+    const std::vector<std::string> first = world.candidates;
+
+    f.request.stop = nullptr;
+    uint32_t told = 0;
+    f.request.resumed = [&](size_t specs) { told = static_cast<uint32_t>(specs); };
+    world.candidates.clear();
+    const TuneOutcome rest = tune(f.request);
+    CHECK(rest.complete);
+    CHECK(rest.resumed == part.kept);
+    CHECK(told == part.kept);
+    for (size_t i = 0; i < rest.found.size(); ++i) CHECK(rest.found[i]->params == whole.found[i]->params);
+    // The best is there for comparison; nothing else comes back.
+    for (const std::string& again : world.candidates)
+      if (std::find(first.begin(), first.end(), again) != first.end()) CHECK(again.ends_with("gemv rows=8"));
+    CHECK(first.size() + world.candidates.size() <= candidates + 3);
+  }
+}
+
 TEST_CASE("another template that serves the demand is searched too, and named by the rules") {
   Fixture f;
   KernelTemplate other = f.request.templates[0];
@@ -273,6 +328,43 @@ TEST_CASE("the search ends in time, what it found is decided, and the next run g
   const TuneOutcome rest = tune(f.request);
   CHECK(rest.complete);
   CHECK(rest.resumed > 0);
+}
+
+TEST_CASE("a machine that becomes slower ends the search not much later, and what was found is decided") {
+  Fixture f;
+  world.microseconds = [](int64_t rows, int64_t depth) {
+    return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
+  };
+  world.seconds = 0.003, world.slow_after = 6;
+  f.request.seconds = 1;
+  const auto start = std::chrono::steady_clock::now();
+  const TuneOutcome outcome = tune(f.request);
+  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  // One confirmation, of two kernels, may have begun when the time was over but for a moment.
+  CHECK(took < 1.05 + 2 * 3 * world.seconds * f.request.repetitions + world.late);
+  CHECK_FALSE(outcome.complete);
+  REQUIRE(outcome.found[0].has_value());
+  CHECK_FALSE(outcome.found[0]->params.empty());
+}
+
+TEST_CASE("what there was no time to decide is no result, and the next run decides it") {
+  Fixture f;
+  const apr_test::TempDir folder;
+  f.request.journal = folder / "t.journal";
+  world.microseconds = [](int64_t rows, int64_t) { return 20.0 - static_cast<double>(rows); };
+  const TuneOutcome whole = tune(f.request);
+  // The third demand's last call, which decides, is not made.
+  const uint32_t calls = world.measured;
+  std::filesystem::remove(f.request.journal);
+  world.measured = 0;
+  f.request.stop = [&] { return world.measured >= calls - 1; };
+  CHECK(tune(f.request).interrupted);
+  f.request.stop = nullptr;
+  world.measured = 0;
+  const TuneOutcome rest = tune(f.request);
+  CHECK(world.measured == 1);
+  CHECK(rest.complete);
+  for (size_t i = 0; i < rest.found.size(); ++i) CHECK(rest.found[i]->params == whole.found[i]->params);
 }
 
 TEST_CASE("no time: the profile says so by being incomplete") {
