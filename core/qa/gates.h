@@ -20,4 +20,7 @@ QaResult gate_speed(QaSubject& subject);       // speed.cpp
 QaResult gate_regression(QaSubject& subject);  // speed.cpp
 QaResult gate_cache(QaSubject& subject);       // cache.cpp
 
+// The gate's judgement of any tokenizer. Throws NotRunnable where the vocabulary, and not the tokenizer, loses texts.
+QaResult judge_tokenizer(const Tokenizer& tokenizer);  // tokenizer.cpp
+
 }  // namespace apr

@@ -324,6 +324,11 @@ def vocab():
                 good += got == ids
                 check(got == ids, f"{name}: {text!r}: {got}, expected {ids}")
             print(f"{name}: {good} of {len(texts)}")
+            # A vocabulary alone is no model, but its tokenizer can be judged.
+            skip = [arg for gate in "load weights parity speed".split() for arg in ("--skip", gate)]
+            report = json.loads(expect(4, ["qa", model, "--json", *skip]))
+            gate = next(gate for gate in report["gates"] if gate["gate"] == "tokenizer")
+            check(gate["verdict"] == "pass" and gate["value"] == 0, f"{name}: gate tokenizer: {gate}")
 
 
 def shipped():
