@@ -65,11 +65,12 @@ int show(const KernelCache& cache, const std::vector<CacheEntry>& entries, bool 
 }  // namespace
 
 int cache_main(const Arguments& args) {
-  CommandLine line(
-      "cache",
-      "list: compiled kernels, last used first. verify: compare every checksum; exit 4 when one is damaged.\n"
-      "clear: remove all of them (they are compiled again when needed).",
-      "aprctl cache verify");
+  CommandLine line("cache",
+                   "List, check or remove compiled kernels.\n"
+                   "  list: compiled kernels, last used first.\n"
+                   "  verify: compare every checksum; exit 4 when one is damaged.\n"
+                   "  clear: remove all of them (they are compiled again when needed).",
+                   "aprctl cache verify");
   namespace po = boost::program_options;
   line.options().add_options()("action", po::value<std::string>()->default_value("list"),
                                "list, verify or clear")(

@@ -28,6 +28,16 @@ void refuse_negative_counts(const po::parsed_options& given, const po::options_d
   }
 }
 
+// Boost leaves the space where it breaks a line.
+std::string without_trailing_spaces(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') out.resize(out.find_last_not_of(' ') + 1);
+    out += c;
+  }
+  return out;
+}
+
 }  // namespace
 
 CommandLine::CommandLine(std::string name, std::string summary, std::string example)
@@ -56,8 +66,8 @@ bool CommandLine::parse(const std::vector<std::string>& args) {
         last = positional_.name_for_position(i);
         text << " [" << last << "]";
       }
-      text << "\n\n" << wrapped(summary_, 0) << "\nexample:\n" << wrapped(example_, 2) << "\n" << options_;
-      std::cout << text.str();
+      text << "\n\n" << reflowed(summary_) << "\nexample:\n" << wrapped(example_, 2) << "\n" << options_;
+      std::cout << without_trailing_spaces(text.str());
       return false;
     }
     po::notify(values_);

@@ -14,7 +14,7 @@ enum ExitCode : int { kExitOk = 0, kExitError = 1, kExitUsage = 2, kExitGate = 4
 
 class CommandLine {
  public:
-  // name: "run"; summary and example, a line for each call, are shown by --help.
+  // name: "run". --help shows the summary, reflowed (core/base/wrap.h), and the example, a line for each call.
   CommandLine(std::string name, std::string summary, std::string example);
 
   boost::program_options::options_description& options() { return options_; }

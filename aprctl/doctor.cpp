@@ -42,8 +42,8 @@ ordered_json finding_json(const HealthFinding& f) {
 int doctor_main(const Arguments& args) {
   CommandLine line(
       "doctor",
-      "Examine this machine and installation: plugins, backends, their drivers and compilers, devices,\n"
-      "memory and bandwidth (measured), the kernel cache, the shipped model, environment variables.\n"
+      "Examine this machine and installation: plugins, backends, their drivers and compilers, devices, "
+      "memory and bandwidth (measured), the kernel cache, the shipped model, environment variables. "
       "Each problem comes with what to do. Exit 0: models run on the CPU; 1: something prevents it.",
       "aprctl doctor --json");
   PluginOptions::add(line);

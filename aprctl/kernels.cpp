@@ -291,9 +291,10 @@ int show(const CommandLine& line) {
 int kernels_main(const Arguments& args) {
   CommandLine line(
       "kernels",
-      "list: the kernels that a backend can choose, with their parameters; needs no device.\n"
-      "explain MODEL: which kernel each tensor gets, why, and what was rejected; --run measures them.\n"
-      "show MODEL NAME: the code of one tensor's or stage's kernel.",
+      "Which kernels there are, which of them a model gets, and their code.\n"
+      "  list: the kernels that a backend can choose, with their parameters; needs no device.\n"
+      "  explain MODEL: which kernel each tensor gets, why, and what was rejected; --run measures them.\n"
+      "  show MODEL NAME: the code of one tensor's or stage's kernel.",
       "aprctl kernels explain model.gguf --backend cuda --arch sm_90a");
   namespace po = boost::program_options;
   line.options().add_options()("action", po::value<std::string>()->default_value("list"),

@@ -183,14 +183,16 @@ int plugins_main(const Arguments& args) {
   if (!args.empty() && args[0] == "check") return plugins_check_main({args.begin() + 1, args.end()});
   if (!args.empty() && args[0] == "new") return plugins_new_main({args.begin() + 1, args.end()});
   CommandLine line("plugins",
-                   "list: plugins found, paths searched, plugins refused. No library is opened.\n"
-                   "info NAME: one plugin's formats and kernels, or its devices.\n"
-                   "check PLUGIN: the conformance test; see `aprctl plugins check --help`.\n"
-                   "new NAME: a project for a format of your own; see `aprctl plugins new --help`.",
+                   "Weight formats and backends.\n"
+                   "  list: plugins found, paths searched, plugins refused. No library is opened.\n"
+                   "  info NAME: one plugin's formats and kernels, or its devices.\n"
+                   "  check PLUGIN: the conformance test; see `aprctl plugins check --help`.\n"
+                   "  new NAME: a project for a format of your own; see `aprctl plugins new --help`.",
                    "aprctl plugins info q4_k");
   namespace po = boost::program_options;
   PluginOptions::add(line);
-  line.options().add_options()("action", po::value<std::string>()->default_value("list"), "list or info")(
+  line.options().add_options()("action", po::value<std::string>()->default_value("list"),
+                               "list, info, check or new")(
       "name", po::value<std::string>(), "info: a plugin's name, or the name of a format or backend")(
       "json", po::bool_switch(), "print JSON");
   line.positional("action", 1);

@@ -98,8 +98,8 @@ std::vector<std::string> skipped(const CommandLine& line) {
 int qa_main(const Arguments& args) {
   CommandLine line(
       "qa",
-      "Judge a model and a backend: one verdict from gates, each pass, fail or not-run. A gate that\n"
-      "could not run never counts as passed. Exit 0: no gate failed, and --min-executed of them ran;\n"
+      "Judge a model and a backend: one verdict from gates, each pass, fail or not-run. A gate that "
+      "could not run never counts as passed. Exit 0: no gate failed, and --min-executed of them ran; "
       "4 otherwise. The speed is compared with that of the last report of this model on this device.",
       "aprctl qa model.gguf --backend cuda --json");
   namespace po = boost::program_options;

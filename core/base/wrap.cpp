@@ -37,6 +37,27 @@ std::string wrapped(const std::string& text, size_t indent, size_t hanging) {
   return out;
 }
 
+std::string reflowed(const std::string& text) {
+  std::string out, block;
+  const auto end_block = [&] {
+    const bool item = block.starts_with("  ");
+    if (!block.empty()) out += wrapped(block.substr(item ? 2 : 0), item ? 2 : 0, item ? 4 : 0);
+    block.clear();
+  };
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    if (line.empty() || line.starts_with("  ")) end_block();
+    if (line.empty())
+      out += '\n';
+    else
+      block += (block.empty() ? "" : " ") + line;
+    at = end + 1;
+  }
+  end_block();
+  return out;
+}
+
 std::string first_column(const std::string& label, size_t width) {
   const size_t taken = columns(label);
   return taken <= width ? label + std::string(width - taken, ' ') : label + "\n" + std::string(width, ' ');

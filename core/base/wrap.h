@@ -14,6 +14,11 @@ inline constexpr size_t kTextWidth = 80;
 std::string wrapped(const std::string& text, size_t indent, size_t hanging);
 inline std::string wrapped(const std::string& text, size_t indent) { return wrapped(text, indent, indent); }
 
+// Text as it is written in a source, whose line feeds mean nothing: paragraphs, which blank lines separate, each wrapped
+// to kTextWidth. A line that begins with two spaces is an item of a list: it begins a line of its own, those that it
+// takes beside are indented by four.
+std::string reflowed(const std::string& text);
+
 // The first column of a table's row, filled up to `width`. A longer label has a line of its own, and the row goes on below
 // it: nothing is cut, and the other columns stay where they are.
 std::string first_column(const std::string& label, size_t width);

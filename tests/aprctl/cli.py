@@ -129,6 +129,21 @@ def with_long_names(path):
         f.write(b"\0" * (-f.tell() % 32) + struct.pack("<f", 1) * 128)
 
 
+def even(text, what):
+    """The paragraphs of a help text are wrapped once: no line ends though the next word would have fit."""
+    usage, summary = text.split("\n\n", 1)
+    summary = summary.split("\n\nexample:\n")[0]
+    check(summary.strip() != "", f"{what} says nothing")
+    lines = summary.split("\n")
+    for line, following in zip(lines, lines[1:]):
+        # A paragraph ends, and an item of a list begins.
+        if line == "" or following == "" or re.match(r"  \S", following):
+            continue
+        check(len(line) + 1 + len(following.split()[0]) > 80, f"{what}: a ragged line: {line}")
+    for line in text.split("\n"):
+        check(line == line.rstrip(), f"{what}: spaces at the end: {line}")
+
+
 def columns():
     """What people read fits 80 columns, whatever the names in a model are."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -145,10 +160,12 @@ def columns():
                      ["plugins", "info", "cpu"], ["kernels", "list"], ["kernels", "explain", shipped], ["bench", shipped, "-p", "8", "-n", "4", "-r", "1"],
                      ["parity", shipped, "--ids", "1,2,3"], ["probes"]):
             narrow(aprctl(*args)[1], " ".join(args))
-        for name in "run bench inspect plugins kernels tune quantize eval tokenize logits parity qa doctor diff cache probes".split():
-            narrow(expect(0, [name, "--help"]), name + " --help")
-        for name in ("check", "new"):
-            narrow(expect(0, ["plugins", name, "--help"]), f"plugins {name} --help")
+    commands = re.findall(r"^  (\w+) ", expect(0, ["--help"]), re.M)
+    check(len(commands) >= 16, f"commands: {commands}")
+    for name in commands + ["plugins check", "plugins new"]:
+        text = expect(0, [*name.split(), "--help"])
+        narrow(text, name + " --help")
+        even(text, name + " --help")
 
 
 def kernels():

@@ -37,6 +37,20 @@ TEST_CASE("wrapped text keeps to 80 columns, not bytes, and to the text's own li
   CHECK(wrapped("a\n\nb", 2) == "  a\n\n  b\n");
 }
 
+TEST_CASE(
+    "paragraphs flow to 80 columns wherever the source broke its lines; items keep lines of their own") {
+  using apr::reflowed;
+  const std::string word(38, 'w');
+  CHECK(reflowed("") == "");
+  CHECK(reflowed("one\ntwo\nthree") == "one two three\n");
+  CHECK(reflowed(word + "\n" + word + " x") == word + " " + word + " x\n");
+  CHECK(reflowed(word + " " + word + "\n" + word) == word + " " + word + "\n" + word + "\n");
+  CHECK(reflowed("one\ntwo\n\nthree\n") == "one two\n\nthree\n");
+  CHECK(reflowed("head\n  one\n  two\nmore\n\ntail") == "head\n  one\n  two more\n\ntail\n");
+  CHECK(reflowed("  " + word + " " + word + " " + word + "\n  x") ==
+        "  " + word + " " + word + "\n    " + word + "\n  x\n");
+}
+
 TEST_CASE("the first column of a row: filled up, or a line of its own") {
   using apr::first_column;
   CHECK(first_column("name", 6) == "name  ");
