@@ -6,7 +6,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "aprctl/command_line.h"
@@ -14,6 +13,7 @@
 #include "aprctl/engine.h"
 #include "aprctl/generate.h"
 #include "aprctl/interrupt.h"
+#include "aprctl/line_input.h"
 #include "aprctl/model_options.h"
 #include "aprctl/text_input.h"
 #include "core/base/error.h"
@@ -146,10 +146,11 @@ ChatTotals chat(Conversation& conversation, const Tokenizer& tokenizer, const Ch
   if (!quiet)
     fmt::print(stderr, "chat ({}); an empty line or Ctrl-D ends it, Ctrl-C ends an answer\n", style.name());
   ChatTotals totals;
+  const auto lines = LineInput::open();
   while (true) {
-    fmt::print(stderr, "\n> ");
-    std::string text;
-    if (!std::getline(std::cin, text) || text.empty()) return totals;
+    const auto typed = lines->next("\n> ");
+    if (!typed || typed->empty()) return totals;
+    const std::string& text = *typed;
     const InterruptGuard guard{SIGINT};  // ends the answer, not the program
     const bool ended = totals.sum.finish == Finish::EndOfText;
     const std::vector<int32_t> turn = totals.answers > 0 ? next_turn(tokenizer, style, text, ended)
