@@ -12,12 +12,14 @@
 #include "aprctl/installation.h"
 #include "aprctl/interrupt.h"
 #include "aprctl/model_options.h"
+#include "aprctl/tune_whole.h"
 #include "core/base/atomic_file.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/format.h"
 #include "core/base/log.h"
 #include "core/base/sha256.h"
+#include "core/base/wrap.h"
 #include "core/gate/parity.h"
 #include "core/tune/tune.h"
 
@@ -57,6 +59,51 @@ ordered_json outcome_json(const TuneOutcome& outcome, double peak) {
     list.push_back(std::move(one));
   }
   return list;
+}
+
+ordered_json whole_json(const WholeModel& whole) {
+  ordered_json out = {{"measured", whole.why_not.empty()}, {"why_not", whole.why_not}};
+  for (const auto& [name, side] : {std::pair{"decode", &whole.decode}, std::pair{"prompt", &whole.prompt}})
+    if (side->measured())
+      out[name] = {{"tokens", side->before.n_prompt + side->before.n_gen},
+                   {"default_ts", side->before.tokens_per_second().mean},
+                   {"tuned_ts", side->after.tokens_per_second().mean},
+                   {"default_samples_s", side->before.seconds},
+                   {"tuned_samples_s", side->after.seconds},
+                   {"slower", side->slower()}};
+  return out;
+}
+
+// "decode 321.4 tok/s instead of 310.0, prompts of 512 tokens 5300.0 instead of 5290.1".
+std::string whole_text(const WholeModel& whole) {
+  const auto speed = [](const SpeedTest& test) { return test.tokens_per_second().mean; };
+  std::string text = fmt::format("decode {:.1f} tok/s instead of {:.1f}", speed(whole.decode.after),
+                                 speed(whole.decode.before));
+  if (whole.prompt.measured())
+    text += fmt::format(", prompts of {} tokens {:.1f} instead of {:.1f}", whole.prompt.before.n_prompt,
+                        speed(whole.prompt.after), speed(whole.prompt.before));
+  return text;
+}
+
+// The session of the engine beside one with the profile. What prevents that is told, and no reason to lose the profile.
+void compare_whole(Engine& engine, const ProfileInForce& in_force, WholeModel& whole, double until) {
+  if (!whole.why_not.empty()) return;
+  const apr_session_info held = engine.session().info();
+  const uint64_t needed = held.weight_bytes + held.kv_bytes + held.scratch_bytes,
+                 there = engine.device().info().memory_free;
+  if (there < needed + needed / 4) {
+    whole.why_not =
+        fmt::format("a second session needs {}, and {} are free", human_bytes(needed), human_bytes(there));
+    return;
+  }
+  LoadRequest load = engine.asked().load;
+  load.rules = in_force.rules->c(), load.n_rules = in_force.rules->size();
+  try {
+    whole.compare([&] { return std::make_unique<Session>(engine.device(), engine.plan(), load); }, until,
+                  InterruptGuard::raised);
+  } catch (const Error& error) {
+    whole.why_not = error.what();
+  }
 }
 
 Error interrupted(const TuneOutcome& outcome, const std::string& journal, const std::string& output) {
@@ -139,12 +186,14 @@ int tune_main(const Arguments& args) {
     if (!found->params.empty() || !found->kernel.empty())
       log_info("  instead of {:.1f} us: {} {}", found->base_us, found->kernel, found->config);
   };
+  const double all = line.get<double>("seconds");
+  std::optional<WholeModel> whole;
+  if (!InterruptGuard::raised()) whole.emplace(engine.session(), all);
   const double before = seconds_since(start);
-  request.seconds = line.get<double>("seconds") - before;
+  request.seconds = all - before - (whole ? whole->reserve() : 0);
   const TuneOutcome outcome = tune(request);
   if (terminal) fmt::print(stderr, "\r\033[K");
-  if (outcome.interrupted) throw interrupted(outcome, request.journal, output);
-  const double seconds = seconds_since(start);
+  if (outcome.interrupted || !whole) throw interrupted(outcome, request.journal, output);
 
   profile.summary = fmt::format("tuned for {} on {}",
                                 engine.model().meta.find_string("general.name").value_or(engine.plan().arch),
@@ -156,12 +205,34 @@ int tune_main(const Arguments& args) {
       base += outcome.found[i]->base_us * static_cast<double>(outcome.specs[i].launches.size());
       best += outcome.found[i]->best_us * static_cast<double>(outcome.specs[i].launches.size());
     }
-  write_file_atomically(
-      output,
-      to_toml(profile, {"Written by aprctl tune: kernels' parameters that measured faster than the defaults.",
-                        fmt::format("Products of one token: {:.1f} us instead of {:.1f}.", best, base)}));
+  std::vector<std::string> heading = {
+      "Written by aprctl tune: kernels' parameters that measured faster than the defaults.",
+      fmt::format("Products of one token: {:.1f} us instead of {:.1f}.", best, base)};
+  write_file_atomically(output, to_toml(profile, heading));
   // What this profile says must be what a load accepts.
-  (void)put_in_force(read_profile(output), {}, profile.backend, engine.templates(), stamp);
+  const auto in_force = [&] {
+    return put_in_force(read_profile(output), engine.probes().force_kernel, profile.backend,
+                        engine.templates(), stamp);
+  };
+  const size_t rules = profile.rules.size();
+  if (rules == 0) {
+    whole->why_not = "there is nothing to compare";
+  } else {
+    compare_whole(engine, in_force(), *whole, all - before);
+    if (whole->why_not.empty()) {
+      // What is faster alone and not in the whole is left out.
+      std::erase_if(profile.rules, [&](const ProfileRule& rule) {
+        return rule.m.least == 1 ? whole->decode.slower() : whole->prompt.slower();
+      });
+      heading.push_back("Whole model: " + whole_text(*whole) + ".");
+      if (profile.rules.size() < rules)
+        heading.push_back(fmt::format("{} of {} rules, which made it slower, are left out.",
+                                      rules - profile.rules.size(), rules));
+    }
+    write_file_atomically(output, to_toml(profile, heading));
+  }
+  (void)in_force();
+  const double seconds = seconds_since(start);
   std::error_code ignored;
   if (outcome.complete) std::filesystem::remove(request.journal, ignored);
   if (line.flag("json")) {
@@ -170,6 +241,7 @@ int tune_main(const Arguments& args) {
     out["resumed"] = outcome.resumed, out["candidates_kept"] = outcome.kept_candidates;
     out["peak_gbs"] = peak, out["rules_written"] = profile.rules.size(), out["decode_default_us"] = base,
     out["decode_best_us"] = best;
+    out["whole"] = whole_json(*whole), out["rules_left_out"] = rules - profile.rules.size();
     out["specs"] = outcome_json(outcome, peak);
     fmt::print("{}\n", out.dump(2, ' ', false, ordered_json::error_handler_t::replace));
     return kExitOk;
@@ -178,9 +250,17 @@ int tune_main(const Arguments& args) {
              outcome.specs.size(), seconds,
              outcome.resumed > 0 ? fmt::format(" ({} taken from {})", outcome.resumed, request.journal) : "");
   fmt::print("products of one token: {:.1f} us instead of {:.1f}\n", best, base);
+  if (!whole->why_not.empty())
+    fmt::print("{}", wrapped("whole model: not measured: " + whole->why_not, 0, 2));
+  else
+    fmt::print("{}", wrapped("whole model: " + whole_text(*whole), 0, 2));
+  if (rules > profile.rules.size())
+    fmt::print("{}", wrapped(fmt::format("{} of {} rules were left out, since they make the whole slower",
+                                         rules - profile.rules.size(), rules),
+                             0, 2));
   if (outcome.kept == 0)
     fmt::print("nothing was measured: the model was ready after {:.1f} of {} s; give it more --seconds\n",
-               before, line.get<double>("seconds"));
+               before, all);
   else if (!outcome.complete)
     fmt::print("the time was over before all were searched; run it again to go on, or with more --seconds\n");
   return kExitOk;

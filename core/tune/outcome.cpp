@@ -87,6 +87,15 @@ std::vector<ProfileRule> rules_of(const TuneOutcome& outcome, const std::string&
   return rules;
 }
 
+bool slower(const std::vector<double>& before, const std::vector<double>& after) {
+  constexpr double kNoise = 1.02;
+  const auto sorted = [](std::vector<double> values) {
+    return std::sort(values.begin(), values.end()), values;
+  };
+  const std::vector<double> b = sorted(before), a = sorted(after);
+  return a.front() > kNoise * b.front() && a[a.size() / 2] > kNoise * b[b.size() / 2];
+}
+
 std::map<std::string, TunedSpec> read_journal(const std::string& file, const std::string& identity) {
   std::map<std::string, TunedSpec> found;
   std::ifstream in(file, std::ios::binary);

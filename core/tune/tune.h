@@ -98,6 +98,10 @@ TuneOutcome tune(const TuneRequest& request);
 std::vector<ProfileRule> rules_of(const TuneOutcome& outcome, const std::string& backend,
                                   const std::vector<KernelTemplate>& templates);
 
+// Whether runs took longer than others of the same by more than the noise: the fastest and the median both by more than
+// 2%. Seconds of each, at least one.
+bool slower(const std::vector<double>& before, const std::vector<double>& after);
+
 // ---- journals: what was found so far, so that an interrupted run goes on
 // ----------------------------------------------
 

@@ -375,6 +375,16 @@ TEST_CASE("no time: the profile says so by being incomplete") {
   CHECK(world.measured == 0);
 }
 
+TEST_CASE("slower is what the fastest run and the median both say") {
+  CHECK_FALSE(slower({1.0, 1.1, 1.2}, {1.0, 1.1, 1.2}));
+  CHECK_FALSE(slower({1.0, 1.1, 1.2}, {1.01, 1.11, 1.21}));
+  CHECK(slower({1.2, 1.0, 1.1}, {1.3, 1.05, 1.2}));
+  CHECK_FALSE(slower({1.0, 1.1, 1.2}, {1.0, 1.5, 2.0}));   // something else ran
+  CHECK_FALSE(slower({1.0, 1.2, 1.2}, {1.1, 1.11, 1.2}));  // it ran before, too
+  CHECK_FALSE(slower({1.0}, {0.9}));
+  CHECK(slower({1.0}, {1.1}));
+}
+
 TEST_CASE("a backend that cannot measure is refused") {
   Fixture f;
   apr_backend old = kBackend;
