@@ -106,6 +106,13 @@ void Search::restore(const TunedSpec& from) {
     track.seen[one.params] = true;
     if (one.us > 0 && (track.us == 0 || one.us < track.us)) track.best = one.params, track.us = one.us;
   }
+  // Which was the best is known: it was measured more than once, and one lucky run of another does not count.
+  const KernelTemplate* kernel =
+      from.kernel.empty() ? tracks_[0].kernel : find_template(request_.templates, from.kernel);
+  if (kernel != nullptr) {
+    Track& track = track_of(kernel);
+    track.best = from.params, track.us = from.best_us;
+  }
   reserve();
 }
 

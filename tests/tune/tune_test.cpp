@@ -247,7 +247,7 @@ TEST_CASE("stopped after any measurement, all that was measured is kept, and not
   const uint32_t calls = world.measured;
   const size_t candidates = world.candidates.size();
   CHECK_FALSE(whole.interrupted);
-  for (uint32_t stop = 0; stop < calls; ++stop) {
+  for (uint32_t stop = 0; stop < calls; stop += stop < 4 ? 1 : 5) {
     CAPTURE(stop);
     std::filesystem::remove(f.request.journal);
     world.measured = 0, world.candidates.clear();
