@@ -224,10 +224,11 @@ bool Search::record(const Try& one, const apr_measurement& m) {
   return usable;
 }
 
-// The best beside the default, with more repetitions: faster by more than the noise, or not taken. False without the time
-// to be sure: the default stays, and the journal keeps what the next run begins with.
+// The best beside the default, with more repetitions: faster by more than the noise, or not taken. Its time was set aside;
+// where something else took of it, it may begin until the tolerance is over. False without the time to be sure: the
+// default stays, and the journal keeps what the next run begins with.
 bool Search::confirm(const Try& best) {
-  if (budget_.stopped() || confirmation() > budget_.to_end() + budget_.tolerance()) return false;
+  if (budget_.stopped() || budget_.to_end() + budget_.tolerance() <= 0) return false;
   const auto both = measure({{tracks_[0].kernel, {}}, best},
                             (3 * confirmation() > budget_.left() + reserved_ ? 1 : 3) * request_.repetitions);
   if (both[0].status != APR_OK || both[1].status != APR_OK || !(both[1].error <= bound_)) return true;
