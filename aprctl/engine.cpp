@@ -112,6 +112,8 @@ Engine::Engine(const CommandLine& line, EngineRequest request)
   request_.load.n_rules = profile_.rules->size();
 
   request_.load.n_ctx = context_of(request_, plan());
+  // Of a small vocabulary all logits are little more than the candidates.
+  if (request_.load.n_top >= plan().n_vocab) request_.load.n_top = 0;
   if (!request_.load.progress) request_.load.progress = terminal_progress();
   fp8_warm_up_ = warm_up_fp8(plan(), probes_.skip_fp8_warmup, request_.load.progress);
   say_warm_up(fp8_warm_up_);

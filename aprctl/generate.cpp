@@ -30,8 +30,7 @@ Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const G
     : session_(session),
       tokenizer_(tokenizer),
       options_(options),
-      sampler_(options.sampler),
-      device_argmax_(options.sampler.temperature == 0 && options.sampler.repeat_penalty == 1.0) {
+      sampler_(options.sampler) {
   if (static_cast<uint32_t>(tokenizer.vocab_size()) != session.vocab())
     throw Error("{}: the tokenizer has {} tokens but the model computes {} logits", tokenizer.vocab().origin,
                 tokenizer.vocab_size(), session.vocab());
@@ -40,7 +39,9 @@ Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const G
 int32_t Conversation::next(std::span<const int32_t> tokens, bool more) {
   const int32_t first = position_;
   position_ += static_cast<int32_t>(tokens.size());
-  if (device_argmax_) return session_.feed_argmax(tokens, first, 0, more ? APR_STEP_GREEDY : 0);
+  if (sampler_.takes_argmax()) return session_.feed_argmax(tokens, first, 0, more ? APR_STEP_GREEDY : 0);
+  if (const uint32_t needed = sampler_.candidates_needed(); needed > 0 && needed <= session_.candidates())
+    return sampler_.sample(std::span<const apr_candidate>(session_.feed_top(tokens, first)).first(needed));
   return sampler_.sample(session_.feed(tokens, first));
 }
 

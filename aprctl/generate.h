@@ -54,7 +54,6 @@ class Conversation {
   const Tokenizer& tokenizer_;
   GenerateOptions options_;
   Sampler sampler_;
-  bool device_argmax_;          // nothing but the largest logit is needed
   int32_t position_ = 0;        // tokens in the cache
   std::vector<int32_t> unfed_;  // of the previous answer, not yet in the cache
 };

@@ -192,7 +192,9 @@ int run_main(const Arguments& args) {
     throw usage_error("aprctl run: no prompt; give --prompt or --file, pipe it in, or use --chat");
   if (!text && json) throw usage_error("aprctl run: --json needs a prompt");
 
-  Engine engine(line);
+  EngineRequest request = Engine::request(line);
+  if (!checked_sampler.takes_argmax()) request.load.n_top = checked_sampler.candidates_needed();
+  Engine engine(line, std::move(request));
   const auto tokenizer = make_tokenizer(engine.model().meta);
   for (const std::string& warning : tokenizer->vocab().warnings) log_warning("{}", warning);
   std::optional<ChatTemplate> style;

@@ -13,7 +13,8 @@
 //   rope, rope_kv, attention   kM, kHeads, kKvHeads, kHeadDim, kRopeDims, kRopeKind, kQkNorm, kFused,
 //              kWindow (0 = none); attention for a few tokens: kOutput (float or int8; left out: float)
 //   swiglu, add, gather   kK (width)
-//   argmax, top_k         kN (width), kTopK
+//   argmax                kN (width)
+//   top_k                 kN (width), kTopK
 // and one constant per entry of its own [params].
 //
 // Rows. A value is float32 [rows][width]. A kernel with kM > 0 computes kM rows always; rows past the number
@@ -27,6 +28,9 @@
 #include "apr/codec.h"
 
 namespace apr {
+
+// Rows of logits that are computed at once: [rows][vocabulary] floats are 40 MB for 150,000 tokens.
+constexpr int kHeadRows = 64;
 
 // ---- the prelude's enumerators ----------------------------------------------------------------------------
 
@@ -266,11 +270,16 @@ struct ArgmaxArgs {
   Successor next;  // of row 0
 };
 
+struct Candidate {  // as apr_candidate
+  float value;
+  int32_t index;
+};
+
 struct TopKArgs {
-  const int32_t* m;
-  const float* x;  // [M][kN]
-  float* value;    // [M][kTopK], descending; equal values by ascending index
-  int32_t* index;  // [M][kTopK]
+  const int32_t* m;  // at most kHeadRows
+  const float* x;    // [M][kN]
+  Candidate* best;   // [M][kTopK], descending; equal values by ascending index; NaN and -1 when the row has a NaN
+  void* scratch;
 };
 
 // read_bandwidth: reads everything, writes one number per thread that cannot be known beforehand.

@@ -23,7 +23,7 @@ void Feeder::step(const int32_t* tokens, uint32_t first, uint32_t n, uint32_t fl
   const apr_batch batch = {
       sizeof(apr_batch),    n,    tokens + first, positions_.data() + first, sequences_.data() + first,
       want_.data() + first, flags};
-  apr_step_output output = {sizeof(apr_step_output), logits, nullptr};
+  apr_step_output output = {sizeof(apr_step_output), logits, nullptr, nullptr};
   apr_error error = {sizeof(apr_error), {}};
   if (side_.backend->step(side_.session, &batch, &output, &error) != APR_OK)
     throw Error("{} at position {}: {}", side_.backend->name, first, error.message);

@@ -53,6 +53,7 @@ apr_session* load_session(const Device& device, const apr_plan& plan, const Load
   }
   options.rules = request.rules;
   options.n_rules = request.n_rules;
+  options.n_top = request.n_top;
   apr_error error = empty_error();
   apr_session* session = nullptr;
   check(device.backend().load(device.handle(), &plan, &options, &session, &error), error, device.backend());
@@ -84,6 +85,7 @@ Session::Session(const Device& device, const apr_plan& plan, const LoadRequest& 
       n_vocab_(plan.n_vocab),
       n_batch_(request.n_batch),
       n_ctx_(request.n_ctx),
+      n_top_(request.n_top),
       session_(load_session(device, plan, request), device.backend().unload) {}
 
 void Session::step(const apr_batch& batch, apr_step_output& output) {
@@ -94,34 +96,31 @@ void Session::step(const apr_batch& batch, apr_step_output& output) {
 }
 
 void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags,
-                         Want want, float* logits, int32_t* argmax) {
+                         Rows rows, const apr_step_output& wanted) {
   if (tokens.empty()) throw Error("a step needs at least one token");
   std::vector<int32_t> positions(n_batch_), sequences(n_batch_, sequence);
-  std::vector<uint8_t> wanted(n_batch_, want == Want::AllLogits ? 1 : 0);
+  std::vector<uint8_t> want(n_batch_, rows == Rows::All ? 1 : 0);
   for (size_t begin = 0; begin < tokens.size(); begin += n_batch_) {
     const size_t n = std::min<size_t>(n_batch_, tokens.size() - begin);
     const bool last = begin + n == tokens.size();
     for (size_t i = 0; i < n; ++i) positions[i] = first + static_cast<int32_t>(begin + i);
-    if (last) wanted[n - 1] = 1;
+    if (last) want[n - 1] = 1;
     apr_batch batch{};
     batch.struct_size = sizeof batch;
     batch.n = static_cast<uint32_t>(n);
     batch.tokens = tokens.data() + begin;
     batch.positions = positions.data();
     batch.sequences = sequences.data();
-    batch.want = wanted.data();
+    batch.want = want.data();
     batch.flags = flags;
     apr_step_output output{};
     output.struct_size = sizeof output;
-    switch (want) {
-      case Want::LastLogits:
-        output.logits = last ? logits : nullptr;
+    switch (rows) {
+      case Rows::Last:
+        if (last) output = wanted;
         break;
-      case Want::AllLogits:
-        output.logits = logits + begin * n_vocab_;
-        break;
-      case Want::LastArgmax:
-        output.argmax = last ? argmax : nullptr;
+      case Rows::All:
+        output.logits = wanted.logits + begin * n_vocab_;
         break;
     }
     step(batch, output);
@@ -131,25 +130,40 @@ void Session::feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t
 std::vector<float> Session::feed(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
                                  uint32_t flags) {
   std::vector<float> logits(n_vocab_);
-  feed_steps(tokens, first, sequence, flags, Want::LastLogits, logits.data(), nullptr);
+  feed_steps(tokens, first, sequence, flags, Rows::Last,
+             {sizeof(apr_step_output), logits.data(), nullptr, nullptr});
   return logits;
 }
 
 std::vector<float> Session::feed_all(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
                                      uint32_t flags) {
   std::vector<float> logits(tokens.size() * n_vocab_);
-  feed_steps(tokens, first, sequence, flags, Want::AllLogits, logits.data(), nullptr);
+  feed_steps(tokens, first, sequence, flags, Rows::All,
+             {sizeof(apr_step_output), logits.data(), nullptr, nullptr});
   return logits;
+}
+
+void Session::fail_nan(int32_t position) const {
+  throw Error("backend {}: the logits after position {} are NaN", backend_->name, position);
 }
 
 int32_t Session::feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
                              uint32_t flags) {
   int32_t argmax = -1;
-  feed_steps(tokens, first, sequence, flags, Want::LastArgmax, nullptr, &argmax);
-  if (argmax < 0)
-    throw Error("backend {}: the logits after position {} are NaN", backend_->name,
-                first + static_cast<int32_t>(tokens.size()) - 1);
+  feed_steps(tokens, first, sequence, flags, Rows::Last,
+             {sizeof(apr_step_output), nullptr, &argmax, nullptr});
+  if (argmax < 0) fail_nan(first + static_cast<int32_t>(tokens.size()) - 1);
   return argmax;
+}
+
+std::vector<apr_candidate> Session::feed_top(std::span<const int32_t> tokens, int32_t first, int32_t sequence,
+                                             uint32_t flags) {
+  if (n_top_ == 0) throw Error("the session was loaded without candidates");
+  std::vector<apr_candidate> top(n_top_, {0, -1});
+  feed_steps(tokens, first, sequence, flags, Rows::Last,
+             {sizeof(apr_step_output), nullptr, nullptr, top.data()});
+  if (top.front().token < 0) fail_nan(first + static_cast<int32_t>(tokens.size()) - 1);
+  return top;
 }
 
 void Session::dump_stages(std::unique_ptr<StageDump> dump) {

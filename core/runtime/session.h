@@ -48,6 +48,7 @@ struct LoadRequest {
   ProgressFn progress;
   const apr_kernel_rule* const* rules = nullptr;  // [n_rules], during the load only
   uint32_t n_rules = 0;
+  uint32_t n_top = 0;  // apr_load_options.n_top
 };
 
 class Session {
@@ -60,6 +61,7 @@ class Session {
   uint32_t vocab() const { return n_vocab_; }
   uint32_t batch() const { return n_batch_; }
   uint32_t context() const { return n_ctx_; }
+  uint32_t candidates() const { return n_top_; }
 
   // Tokens at positions first, first + 1, ... of one sequence, in as many steps as n_batch demands.
   // Logits of the last token only: [vocab].
@@ -71,6 +73,9 @@ class Session {
   // The same, with only the index of the last token's largest logit; nothing else leaves the device.
   int32_t feed_argmax(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0,
                       uint32_t flags = 0);
+  // The same, with the session's candidates() most probable tokens after the last one, as in apr_step_output.top.
+  std::vector<apr_candidate> feed_top(std::span<const int32_t> tokens, int32_t first, int32_t sequence = 0,
+                                      uint32_t flags = 0);
   // One step exactly as given.
   void step(const apr_batch& batch, apr_step_output& output);
 
@@ -84,12 +89,14 @@ class Session {
   std::vector<apr_kernel_info> kernels() const;
 
  private:
-  enum class Want { LastLogits, AllLogits, LastArgmax };
-  void feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Want want,
-                  float* logits, int32_t* argmax);
+  enum class Rows { Last, All };  // that something is wanted of
+  // What the output names is written: for all rows, or for that of the last token alone.
+  void feed_steps(std::span<const int32_t> tokens, int32_t first, int32_t sequence, uint32_t flags, Rows rows,
+                  const apr_step_output& wanted);
+  [[noreturn]] void fail_nan(int32_t position) const;
 
   const apr_backend* backend_;
-  uint32_t n_vocab_, n_batch_, n_ctx_;
+  uint32_t n_vocab_, n_batch_, n_ctx_, n_top_;
   std::unique_ptr<apr_session, void (*)(apr_session*)> session_;
   std::unique_ptr<TapFn> tap_;
   std::unique_ptr<StageDump> dump_;  // at most one of tap_ and dump_

@@ -102,21 +102,62 @@ void Sampler::accept(int32_t id) {
   recent_next_ = (recent_next_ + 1) % recent_.size();
 }
 
-std::span<const float> Sampler::penalised(std::span<const float> logits) {
-  if (options_.repeat_penalty == 1.0 || recent_.empty()) return logits;
-  penalised_.assign(logits.begin(), logits.end());
+void Sampler::find_recent() {
   unique_ = recent_;
   std::sort(unique_.begin(), unique_.end());
   unique_.erase(std::unique(unique_.begin(), unique_.end()), unique_.end());
+}
+
+float Sampler::penalised(float logit) const {
   const auto penalty = static_cast<float>(options_.repeat_penalty);
+  return logit > 0 ? logit / penalty : logit * penalty;
+}
+
+std::span<const float> Sampler::penalised(std::span<const float> logits) {
+  if (options_.repeat_penalty == 1.0 || recent_.empty()) return logits;
+  penalised_.assign(logits.begin(), logits.end());
+  find_recent();
   for (const int32_t id : unique_) {
     if (id < 0 || static_cast<size_t>(id) >= logits.size()) {
       throw Error("token {} was accepted, but there are logits for {} tokens only", id, logits.size());
     }
     float& logit = penalised_[static_cast<size_t>(id)];
-    logit = logit > 0 ? logit / penalty : logit * penalty;
+    logit = penalised(logit);
   }
   return penalised_;
+}
+
+uint32_t Sampler::candidates_needed() const {
+  const int64_t kept = greedy() ? 1 : options_.top_k;
+  // A penalty below 1 lifts recent tokens, wherever they are. One above 1 can only push tokens out of the most
+  // probable ones: as many as there are recent tokens.
+  if (kept == 0 || options_.repeat_penalty < 1.0) return 0;
+  const int64_t needed = kept + (options_.repeat_penalty > 1.0 ? options_.repeat_last_n : 0);
+  return needed <= APR_MAX_TOP ? static_cast<uint32_t>(needed) : 0;
+}
+
+int32_t Sampler::sample(std::span<const apr_candidate> most_probable) {
+  if (most_probable.empty()) throw Error("there are no candidates to sample from");
+  candidates_.assign(most_probable.begin(), most_probable.end());
+  const auto infinite = std::find_if(candidates_.begin(), candidates_.end(),
+                                     [](const apr_candidate& c) { return !(c.logit <= kMaxFloat); });
+  if (infinite != candidates_.end())
+    throw Error(
+        "the logit of token {} is {}: the model computed nonsense, and nothing can be sampled from it",
+        infinite->token, std::isnan(infinite->logit) ? "NaN" : "+infinity");
+  if (options_.repeat_penalty != 1.0 && !recent_.empty()) {
+    find_recent();
+    for (apr_candidate& c : candidates_)
+      if (std::binary_search(unique_.begin(), unique_.end(), c.token)) c.logit = penalised(c.logit);
+    std::sort(candidates_.begin(), candidates_.end(), more_probable);
+  }
+  const float highest = candidates_.front().logit;
+  if (highest == -std::numeric_limits<float>::infinity())
+    throw Error("the logits of all tokens are -infinity: no token may come");
+  if (greedy()) return candidates_.front().token;
+  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size())
+    candidates_.resize(static_cast<size_t>(options_.top_k));
+  return choose(highest);
 }
 
 int32_t Sampler::sample(std::span<const float> all) {
@@ -140,11 +181,15 @@ int32_t Sampler::sample(std::span<const float> all) {
   if (highest == -std::numeric_limits<float>::infinity()) {
     throw Error("the logits of all {} tokens are -infinity: no token may come", logits.size());
   }
-  if (options_.temperature == 0 || options_.top_k == 1) {
+  if (greedy()) {
     const auto from = logits.begin() + (block - block_highest_.begin()) * static_cast<ptrdiff_t>(kBlock);
     return static_cast<int32_t>(std::find(from, logits.end(), highest) - logits.begin());
   }
   keep_top_k(logits);
+  return choose(highest);
+}
+
+int32_t Sampler::choose(double highest) {
   keep_top_p(highest);
   keep_min_p(highest);
   return draw(highest);
@@ -162,7 +207,7 @@ void Sampler::keep_top_k(std::span<const float> logits) {
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
     if (candidates_.size() == k && block_highest_[begin / kBlock] <= candidates_.front().logit) continue;
     for (size_t i = begin; i < std::min(begin + kBlock, logits.size()); ++i) {
-      const Candidate candidate{logits[i], static_cast<int32_t>(i)};
+      const apr_candidate candidate{logits[i], static_cast<int32_t>(i)};
       if (candidates_.size() < k) {
         candidates_.push_back(candidate);
         std::push_heap(candidates_.begin(), candidates_.end(), more_probable);
@@ -180,7 +225,7 @@ void Sampler::keep_top_p(double highest) {
   if (options_.top_p >= 1) return;
   double total = 0;
   weights_.clear();
-  for (const Candidate& c : candidates_) {
+  for (const apr_candidate& c : candidates_) {
     weights_.push_back(exponential(c.logit - highest));
     total += weights_.back();
   }
@@ -213,13 +258,13 @@ void Sampler::keep_top_p(double highest) {
 void Sampler::keep_min_p(double highest) {
   if (options_.min_p <= 0) return;
   std::erase_if(candidates_,
-                [&](const Candidate& c) { return exponential(c.logit - highest) < options_.min_p; });
+                [&](const apr_candidate& c) { return exponential(c.logit - highest) < options_.min_p; });
 }
 
 int32_t Sampler::draw(double highest) {
   weights_.clear();
   double total = 0;
-  for (const Candidate& c : candidates_) {
+  for (const apr_candidate& c : candidates_) {
     weights_.push_back(exponential((c.logit - highest) / options_.temperature));
     total += weights_.back();
   }
@@ -229,9 +274,9 @@ int32_t Sampler::draw(double highest) {
   double sum = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) {
     sum += weights_[i];
-    if (sum > target) return candidates_[i].id;
+    if (sum > target) return candidates_[i].token;
   }
-  return candidates_.front().id;
+  return candidates_.front().token;
 }
 
 }  // namespace apr

@@ -2,6 +2,8 @@
 // machine: own generator, own exponential, fixed order of every sum and every tie.
 #pragma once
 
+#include <apr/backend.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -31,22 +33,30 @@ class Sampler {
   // is used. Throws apr::Error that names the token id of a NaN or +infinity, and when nothing may come.
   int32_t sample(std::span<const float> logits);
 
+  // The first of the tokens with the largest logit is what sample() would choose.
+  bool takes_argmax() const { return greedy() && options_.repeat_penalty == 1.0; }
+  // The same choice from the most probable tokens alone, in the order of apr_step_output.top: as many as
+  // candidates_needed() says, without a NaN.
+  int32_t sample(std::span<const apr_candidate> most_probable);
+  // How many those are. 0: no number of them is enough, or more than a backend gives: all logits are needed.
+  uint32_t candidates_needed() const;
+
   // A token became part of the text (of the prompt too): the repetition penalty counts it as recent.
   void accept(int32_t id);
 
   const SamplerOptions& options() const { return options_; }
 
  private:
-  struct Candidate {
-    float logit;
-    int32_t id;
-  };
-  static bool more_probable(const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  static bool more_probable(const apr_candidate& a, const apr_candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
   }
 
+  bool greedy() const { return options_.temperature == 0 || options_.top_k == 1; }
+  void find_recent();
+  float penalised(float logit) const;
   std::span<const float> penalised(std::span<const float> logits);
   void keep_top_k(std::span<const float> logits);
+  int32_t choose(double highest);  // from candidates_
   void keep_top_p(double highest);
   void keep_min_p(double highest);
   int32_t draw(double highest);
@@ -57,9 +67,9 @@ class Sampler {
   std::vector<int32_t> recent_;   // ring of the last repeat_last_n tokens
   size_t recent_next_ = 0;        // where the next one goes
   std::vector<float> penalised_;  // [V], only with a penalty
-  std::vector<int32_t> unique_;
+  std::vector<int32_t> unique_;   // recent tokens, ascending
   std::vector<float> block_highest_;   // [ceil(V / 64)]: the highest logit of each block
-  std::vector<Candidate> candidates_;  // most probable first, unless nothing needed an order
+  std::vector<apr_candidate> candidates_;  // most probable first, unless nothing needed an order
   std::vector<double> weights_;        // of candidates_
 };
 

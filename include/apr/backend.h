@@ -117,7 +117,16 @@ typedef struct apr_load_options {
   void* progress_user;
   const apr_kernel_rule* const* rules; /* [n_rules], first match wins; read during load only */
   uint32_t n_rules;
+  uint32_t n_top; /* candidates that a step gives on demand, at most n_vocab and APR_MAX_TOP; 0: none */
 } apr_load_options;
+
+#define APR_MAX_TOP 1024u
+
+/* A token that may come next. */
+typedef struct apr_candidate {
+  float logit;
+  int32_t token;
+} apr_candidate;
 
 #define APR_STEP_NO_GRAPH 1u /* run the same kernels one by one, without a captured graph */
 /* A hint, for a batch of one token that wants its argmax alone: the next step will be that argmax at the next position of
@@ -143,6 +152,9 @@ typedef struct apr_step_output {
   float* logits; /* [n_wanted][n_vocab] [nullable] */
   int32_t*
       argmax; /* [n_wanted] [nullable]: index of the largest logit, the lowest index among equals; -1 for a NaN row */
+  /* [n_wanted][n_top] [nullable]: the tokens with the largest logits, descending, equal ones by ascending index. The
+   * tokens of a row with a NaN are -1, their logits NaN. */
+  apr_candidate* top;
 } apr_step_output;
 
 /* data [rows][width] floats, valid during the call. A backend that fused a stage away does not report it. */

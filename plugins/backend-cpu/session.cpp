@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "candidates.h"
 #include "failure.h"
 #include "row_ops.h"
 #include "weights.h"
@@ -25,6 +26,8 @@ const apr_load_options& checked(const apr_load_options& o) {
     fail(APR_INVALID, "%u sequences; 1 to %u are possible", o.n_sequences, kMostSequences);
   if (o.n_batch == 0 || o.n_batch > kMostBatch)
     fail(APR_INVALID, "batches of %u tokens; 1 to %u are possible", o.n_batch, kMostBatch);
+  if (o.n_top > APR_MAX_TOP)
+    fail(APR_INVALID, "%u candidates; at most %u are possible", o.n_top, APR_MAX_TOP);
   return o;
 }
 
@@ -37,7 +40,10 @@ apr_session::apr_session(apr_device& device, const apr_plan* plan, const apr_loa
                                     options.n_sequences, options.n_batch})),
       batches_(options.n_ctx, options.n_sequences, options.n_batch, program_.n_tokens_known),
       partials_(program_, options.n_ctx, options.n_batch),
-      ranges_(device.pool->threads()) {
+      ranges_(device.pool->threads()),
+      n_top_(options.n_top) {
+  if (n_top_ > program_.n_vocab)
+    fail(APR_INVALID, "%u candidates of a vocabulary of %u", n_top_, program_.n_vocab);
   const double begin = now_microseconds();
   const uint32_t threads = device.pool->threads();
   for (uint32_t t = 0; t < threads; ++t) {
@@ -187,6 +193,8 @@ void apr_session::report(uint32_t index) {
 }
 
 void apr_session::step(const apr_batch& batch, apr_step_output& output) {
+  if (output.top && n_top_ == 0)
+    fail(APR_INVALID, "candidates are wanted, but the session was loaded for none (n_top = 0)");
   batches_.check(batch);
   state_.rows = batch.n;
   state_.head_rows = 0;
@@ -206,7 +214,7 @@ void apr_session::step(const apr_batch& batch, apr_step_output& output) {
   };
   const auto end = static_cast<uint32_t>(program_.phases.size());
   const std::vector<uint32_t>& wanted = batches_.wanted();
-  const bool head = !wanted.empty() && (output.logits || output.argmax || tap_);
+  const bool head = !wanted.empty() && (output.logits || output.argmax || output.top || tap_);
 
   // The first group of wanted tokens goes with the rest of the step; more than a group's come after it.
   Value& logits = *program_.logits;
@@ -228,10 +236,14 @@ void apr_session::step(const apr_batch& batch, apr_step_output& output) {
       for (uint32_t r = 0; r < state_.head_rows; ++r)
         std::copy_n(out_row(logits, r), program_.n_vocab,
                     output.logits + uint64_t{done + r} * program_.n_vocab);
-    if (output.argmax && head)
-      for (uint32_t r = 0; r < state_.head_rows; ++r)
-        output.argmax[done + r] =
-            static_cast<int32_t>(state_.kernels->argmax(out_row(logits, r), program_.n_vocab));
+    if (output.argmax || output.top)
+      for (uint32_t r = 0; r < state_.head_rows; ++r) {
+        const float* row = out_row(logits, r);
+        const int64_t best = state_.kernels->argmax(row, program_.n_vocab);
+        if (output.argmax) output.argmax[done + r] = static_cast<int32_t>(best);
+        if (output.top)
+          find_candidates(row, program_.n_vocab, best < 0, n_top_, output.top + uint64_t{done + r} * n_top_);
+      }
     logits.data = own;
     logits.stride = own_stride;
     done += state_.head_rows;

@@ -58,6 +58,7 @@ struct apr_session {
   std::vector<apr::cpu::LinearWorkspace> linear_;        // [threads]
   std::vector<apr::cpu::AttentionWorkspace> attention_;  // [threads]
   apr::cpu::TaskRanges ranges_;
+  uint32_t n_top_;  // candidates that a step may be asked for
   apr::cpu::StepState state_{};
   std::vector<Section> sections_;
   double mark_ = 0;  // when the last phase ended, in microseconds

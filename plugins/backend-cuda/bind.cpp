@@ -68,7 +68,14 @@ class Binder {
         a.next = context_.next;
         return a;
       }
-      case Op::TopK:
+      case Op::TopK: {
+        TopKArgs a{};
+        a.m = rows();
+        a.x = floats(step_.input[0]);
+        a.best = reinterpret_cast<Candidate*>(at(step_.outputs[0]).base);
+        a.scratch = reinterpret_cast<void*>(scratch_);
+        return a;
+      }
       case Op::ReadBandwidth:
       case Op::WeightRange:
         break;
@@ -124,6 +131,7 @@ class Binder {
         yh = half(buffer, true);
         return;
       case Form::Token:
+      case Form::Candidates:
         break;
     }
     throw failure(APR_FAILED, "stage {}: wrong form of result", step_.stage);
@@ -154,7 +162,8 @@ class Binder {
         a.xh = half(step_.input[0], true);
         break;
       case Form::Token:
-        throw failure(APR_FAILED, "stage {}: tokens are no activations", step_.stage);
+      case Form::Candidates:
+        throw failure(APR_FAILED, "stage {}: results are no activations", step_.stage);
     }
     a.norm = vector(step_.norm[0]);
     a.residual = floats(step_.residual);

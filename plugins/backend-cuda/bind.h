@@ -11,7 +11,7 @@
 namespace apr::cuda {
 
 using Args =
-    std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs, ArgmaxArgs>;
+    std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs, ArgmaxArgs, TopKArgs>;
 
 const void* address(const Args& args);
 

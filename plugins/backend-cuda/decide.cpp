@@ -7,6 +7,7 @@
 
 #include "plugins/backend-cuda/failure.h"
 #include "plugins/backend-cuda/prebuilt.h"
+#include "ptx-templates/args.h"
 
 namespace apr::cuda {
 
@@ -24,6 +25,7 @@ class Decider {
         registry_(registry),
         target_(target),
         options_(options),
+        n_top_(load.n_top),
         rules_(load, registry, target.arch, options.precise) {}
 
   Decision run() {
@@ -68,11 +70,12 @@ class Decider {
   void make_programs() {
     for (const bool head : {false, true}) {
       std::vector<PlannedProgram>& list = head ? d_.heads : d_.bodies;
-      const uint32_t most = head ? std::min(options_.n_batch, kHeadRows) : options_.n_batch;
+      const uint32_t most = head ? std::min<uint32_t>(options_.n_batch, kHeadRows) : options_.n_batch;
       const auto add = [&](uint32_t m, Served served) {
-        LowerOptions lowering{options_.fuse, options_.precise, &rules_, served};
-        list.push_back({options_.generic ? lower_generic(plan_, m, head) : lower(plan_, m, head, lowering),
-                        served, std::max(m == 0 ? most : m, kLeastRows)});
+        LowerOptions lowering{options_.fuse, options_.precise, n_top_, &rules_, served};
+        list.push_back(
+            {options_.generic ? lower_generic(plan_, m, head, n_top_) : lower(plan_, m, head, lowering),
+             served, std::max(m == 0 ? most : m, kLeastRows)});
       };
       if (options_.generic) {
         add(1, {1, 1});
@@ -262,6 +265,7 @@ class Decider {
   const Registry& registry_;
   const Target& target_;
   const DecideOptions& options_;
+  uint32_t n_top_;
   Rules rules_;
   Decision d_;
   uint32_t launches_ = 0;

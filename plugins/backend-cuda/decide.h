@@ -66,8 +66,6 @@ struct Decision {
   uint64_t dispatches = 0;   // choices by type or shape
 };
 
-// Rows of logits that are computed at once: [rows][vocabulary] floats are 40 MB for 150,000 tokens.
-constexpr uint32_t kHeadRows = 64;
 // GEMV kernels compute all their rows, in use or not.
 constexpr uint32_t kLeastRows = 8;
 

@@ -32,6 +32,7 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
       n_ctx_(options.n_ctx),
       n_sequences_(options.n_sequences),
       n_batch_(options.n_batch),
+      n_top_(options.n_top),
       precise_(options.precise != 0),
       stored_(options.n_sequences, 0),
       next_(options.n_sequences) {
@@ -58,8 +59,9 @@ Session::Session(Device& device, const apr_plan& plan, const apr_load_options& o
 Session::~Session() {
   // A step that was begun ahead may still run.
   gpu_.driver().cuStreamSynchronize(gpu_.stream());
-  for (const CUgraphExec graph : {graphs_[0], graphs_[1], graphs_[2], continuation_})
+  for (const CUgraphExec graph : graphs_)
     if (graph != nullptr) gpu_.driver().cuGraphExecDestroy(graph);
+  if (continuation_ != nullptr) gpu_.driver().cuGraphExecDestroy(continuation_);
 }
 
 void Session::take(const apr_load_options& options) {
@@ -247,6 +249,10 @@ void Session::allocate() {
   host_logits_ = PinnedMemory(gpu_, logits_.bytes(), "logits");
   host_tokens_ = PinnedMemory(gpu_, tokens_.bytes(), "tokens");
   host_results_ = PinnedMemory(gpu_, 2 * sizeof(int32_t), "results of decode steps");
+  if (heads_.back().program.top)
+    host_candidates_ = PinnedMemory(
+        gpu_, uint64_t{head_rows} * heads_.back().program.buffers.back().width * sizeof(Candidate),
+        "candidates");
   std::memset(host_states_.at<char>(), 0, state_bytes);
   weight_scales_.assign(plan_.n_weights, 1.0f);
 
@@ -318,6 +324,8 @@ void Session::bind_program(Bound& bound, CUdeviceptr arena_base,
       case Buffer::Place::Outlet:
         if (buffer.form == Form::Token)
           base = tokens_.address();
+        else if (buffer.form == Form::Candidates)
+          base = reinterpret_cast<CUdeviceptr>(host_candidates_.at<Candidate>());
         else if (buffer.value == plan_.logits)
           base = logits_.address();
         else  // A single token is its own selection: the head reads it where the body wrote it.
@@ -379,13 +387,13 @@ void Session::warm_up() {
   for (Bound& body : bodies_) {
     const apr_batch batch = {sizeof(apr_batch), 1, &zero, &zero, &zero, nullptr, 0};
     write_body_state(body, batch);
-    run(body, 1, false);
+    run(body, 1, false, false);
   }
   for (Bound& head : heads_) {
     write_head_state(head, &zero, 1);
     for (size_t v = 0; v < crossing_.size(); ++v)
       gather_launches_[v].kernel->launch(gpu_, address(gather_launches_[v].args), 1, false);
-    run(head, 1, false);
+    run(head, 1, false, true);
     gpu_.synchronize();
   }
   for (Explained& entry : explained_) entry.microseconds = 0;
@@ -411,10 +419,13 @@ void Session::capture() {
     d.check(result, "instantiating the graph of a step");
     return made;
   };
-  for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Logits})
+  for (const Leaves leaves : {Leaves::Nothing, Leaves::Argmax, Leaves::Candidates, Leaves::Logits}) {
+    if (leaves == Leaves::Candidates && n_top_ == 0) continue;
     graphs_[static_cast<size_t>(leaves)] = graph_of(false, leaves);
+    ++info_.n_graphs;
+  }
   continuation_ = graph_of(true, Leaves::Argmax);
-  info_.n_graphs = static_cast<uint32_t>(std::size(graphs_)) + 1;
+  ++info_.n_graphs;
 }
 
 }  // namespace apr::cuda

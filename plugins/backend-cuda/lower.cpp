@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "plugins/backend-cuda/failure.h"
@@ -27,9 +28,10 @@ Output output_of(Form form) {
     case Form::F16x2:
       return kOutputF16x2;
     case Form::Token:
+    case Form::Candidates:
       break;
   }
-  throw failure(APR_FAILED, "tokens are no activations");
+  throw failure(APR_FAILED, "results are no activations");
 }
 
 Input input_of(Form form) {
@@ -45,9 +47,15 @@ Input input_of(Form form) {
     case Form::F16x2:
       return kInputF16x2;
     case Form::Token:
+    case Form::Candidates:
       break;
   }
-  throw failure(APR_FAILED, "tokens are no activations");
+  throw failure(APR_FAILED, "results are no activations");
+}
+
+// A kernel finds a power of two of them, so that one in the cache serves many wishes.
+uint32_t candidates_of_kernel(uint32_t wanted, uint32_t n_vocab) {
+  return std::min(n_vocab, std::max(64u, std::bit_ceil(wanted)));
 }
 
 class Lowering {
@@ -78,8 +86,16 @@ class Lowering {
     if (program_.head) {
       Step& step = add(Op::Argmax, "argmax", {});
       step.input[0] = buffer_of_[static_cast<size_t>(plan_.logits)];
-      step.spec.constants = {{"kN", plan_.n_vocab}, {"kTopK", 1}};
+      step.spec.constants = {{"kN", plan_.n_vocab}};
       step.outputs = {add_buffer(Form::Token, 1, -1, Buffer::Place::Outlet)};
+    }
+    if (program_.head && options_.n_top > 0) {
+      const uint32_t k = candidates_of_kernel(options_.n_top, plan_.n_vocab);
+      Step& step = add(Op::TopK, "top_k", {});
+      step.input[0] = buffer_of_[static_cast<size_t>(plan_.logits)];
+      step.spec.constants = {{"kN", plan_.n_vocab}, {"kTopK", k}};
+      step.outputs = {add_buffer(Form::Candidates, k, -1, Buffer::Place::Outlet)};
+      program_.top = true;
     }
     return std::move(program_);
   }

@@ -107,7 +107,8 @@ std::vector<uint8_t> random_activations(const Buffer& buffer, uint32_t rows, std
       halves(0, 0x3f00, 0x007f, 0x8000), halves(1, 0x3b00, 0x007f, 0x8000), scales();
       break;
     case Form::Token:
-      throw failure(APR_FAILED, "tokens are no activations");
+    case Form::Candidates:
+      throw failure(APR_FAILED, "results are no activations");
   }
   return bytes;
 }

@@ -202,6 +202,7 @@ apr_status load(apr_device* device, const apr_plan* plan, const apr_load_options
     check(options.n_ctx, kMostPositions, "n_ctx");
     check(options.n_sequences, kMostSequences, "n_sequences");
     check(options.n_batch, kMostBatch, "n_batch");
+    if (options.n_top > 0) check(options.n_top, std::min(APR_MAX_TOP, plan->n_vocab), "n_top (candidates)");
     auto loaded = std::make_unique<apr_session>();
     loaded->device = device;
     if (device->real != nullptr) {

@@ -65,7 +65,7 @@ int run(int argc, char** argv) {
   tool.headers = {{"apr/codec.h", codec_contract()}, {"args.h", args_header()}};
   for (const char* name : {"generic.h", "shape.h", "tile_rope.h"})
     tool.headers.push_back({name, read(templates / "generic" / name)});
-  for (const char* op : {"rms_norm", "rope", "rope_kv", "attention", "argmax"})
+  for (const char* op : {"rms_norm", "rope", "rope_kv", "attention", "argmax", "top_k"})
     tool.build(op, std::string(op) + ".cu", "", "", {});
   for (const auto& [op, number] : {std::pair{"add", 0}, {"swiglu", 1}, {"gather", 2}})
     tool.build(

@@ -39,6 +39,7 @@ GenericShape generic_shape(const KernelSpec& spec) {
   shape.rope_dims = constant("kRopeDims");
   shape.rope_kind = constant("kRopeKind");
   shape.window = constant("kWindow");
+  shape.top_k = constant("kTopK");
   if (shape.head_dim > 256)
     throw failure(APR_UNSUPPORTED,
                   "heads of {} columns: kernels built with the program have at most 256; install NVRTC",
@@ -46,9 +47,10 @@ GenericShape generic_shape(const KernelSpec& spec) {
   return shape;
 }
 
-Program lower_generic(const apr_plan& plan, uint32_t m, bool head) {
+Program lower_generic(const apr_plan& plan, uint32_t m, bool head, uint32_t n_top) {
   // As for one token, unfused and in floats: nothing in such a program depends on the number of rows.
-  Program program = lower(plan, 1, head, {false, true});
+  LowerOptions options{.fuse = false, .precise = true, .n_top = n_top};
+  Program program = lower(plan, 1, head, options);
   program.m = m;
   for (Step& step : program.steps)
     for (SegmentSpec& segment : step.spec.segments) segment.layout = segment.codec->layouts[0];

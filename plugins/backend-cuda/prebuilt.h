@@ -19,7 +19,7 @@ GenericShape generic_shape(const KernelSpec& spec);
 
 // A program for generic kernels: one kernel per plan operation, one matrix per linear, floats throughout.
 // They read their number of rows from the device, so that m = 1 and any number share them.
-Program lower_generic(const apr_plan& plan, uint32_t m, bool head);
+Program lower_generic(const apr_plan& plan, uint32_t m, bool head, uint32_t n_top = 0);
 
 // <data_dir>/ptx-generic, or relative to the templates' folder. Not necessarily there: load_prebuilt tells.
 std::string prebuilt_folder(const std::string& template_folder);

@@ -22,6 +22,8 @@ const char* to_string(Form form) {
       return "f16x2";
     case Form::Token:
       return "token";
+    case Form::Candidates:
+      return "candidates";
   }
   return "?";
 }
@@ -69,6 +71,9 @@ BufferLayout buffer_layout(const Buffer& buffer, uint32_t rows) {
       break;
     case Form::Token:
       parts(r * 4, 0, 0);
+      break;
+    case Form::Candidates:
+      parts(r * buffer.width * sizeof(Candidate), 0, 0);
       break;
     case Form::Int8: {
       const uint64_t k = round_up(buffer.width, 32);

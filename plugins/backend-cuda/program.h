@@ -20,6 +20,7 @@ enum class Form {
   Bf16x2,  // two bf16 terms
   F16x2,   // two f16 terms
   Token,   // int32 [rows]: the result of argmax
+  Candidates,  // Candidate [rows][width]: the result of top_k
 };
 
 const char* to_string(Form form);
@@ -53,6 +54,7 @@ struct Step {
 struct Program {
   uint32_t m = 0;     // rows: exact, or 0 = known at run time
   bool head = false;  // rows are wanted tokens, not tokens of the batch
+  bool top = false;   // the last step finds candidates, and runs only where they are wanted
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
 };
@@ -66,6 +68,7 @@ struct CacheShape {
 struct LowerOptions {
   bool fuse = true;              // false: one kernel per plan operation
   bool precise = false;          // float view for every codec
+  uint32_t n_top = 0;            // candidates of the head's last launch, 0: it has none
   const Rules* rules = nullptr;  // null: none; a rule's kernel may want another view of a weight
   Served served{};               // tokens of the program, for rules
 };

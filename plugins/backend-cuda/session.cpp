@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <cstddef>
 #include <deque>
+#include <span>
 
 #include "plugins/backend-cuda/failure.h"
 
@@ -39,6 +41,8 @@ void Session::check(const apr_batch& batch) {
 
 void Session::step(const apr_batch& batch, apr_step_output& output) {
   check(batch);
+  if (output.top != nullptr && n_top_ == 0)
+    throw failure(APR_INVALID, "candidates are wanted, but the session was loaded for none (n_top = 0)");
   wanted_.clear();
   for (uint32_t i = 0; i < batch.n; ++i)
     if (batch.want != nullptr && batch.want[i] != 0) wanted_.push_back(static_cast<int32_t>(i));
@@ -99,12 +103,21 @@ void Session::copy_results(uint32_t rows, bool logits) {
             "copying logits");
 }
 
-void Session::run(const Bound& bound, uint32_t rows, bool after_kernel) {
+void Session::give_candidates(uint32_t rows, apr_candidate* to) const {
+  static_assert(sizeof(apr_candidate) == sizeof(Candidate) &&
+                offsetof(apr_candidate, token) == offsetof(Candidate, index));
+  const auto* from = host_candidates_.at<apr_candidate>();
+  const size_t found = heads_.back().program.buffers.back().width;
+  for (uint32_t r = 0; r < rows; ++r) std::copy_n(from + r * found, n_top_, to + size_t{r} * n_top_);
+}
+
+void Session::run(const Bound& bound, uint32_t rows, bool after_kernel, bool top) {
+  const size_t n_launches = bound.launches.size() - (bound.program.top && !top ? 1 : 0);
   if (device_.settings.time_kernels) {
-    launch_timed(bound, rows);
+    launch_timed(bound, rows, n_launches);
     return;
   }
-  for (const Launch& launch : bound.launches) {
+  for (const Launch& launch : std::span(bound.launches).first(n_launches)) {
     launch.kernel->launch(gpu_, address(launch.args), rows, after_kernel);
     after_kernel = true;
     if (tap_ != nullptr && loaded_) report(launch, rows);
@@ -122,17 +135,17 @@ void Session::report(const Launch& launch, uint32_t rows) {
   }
 }
 
-void Session::launch_timed(const Bound& bound, uint32_t rows) {
+void Session::launch_timed(const Bound& bound, uint32_t rows, size_t n_launches) {
   std::deque<Event> events;
-  for (size_t i = 0; i <= bound.launches.size(); ++i) events.emplace_back(gpu_);
+  for (size_t i = 0; i <= n_launches; ++i) events.emplace_back(gpu_);
   events[0].record();
-  for (size_t i = 0; i < bound.launches.size(); ++i) {
+  for (size_t i = 0; i < n_launches; ++i) {
     // Without overlap: an event between two kernels keeps them apart anyway.
     bound.launches[i].kernel->launch(gpu_, address(bound.launches[i].args), rows, false);
     events[i + 1].record();
   }
   gpu_.synchronize();
-  for (size_t i = 0; i < bound.launches.size(); ++i) {
+  for (size_t i = 0; i < n_launches; ++i) {
     const double microseconds = events[i].until(events[i + 1]);
     // Shared out by the bytes that each weight of a fused kernel has.
     const std::vector<size_t>& entries = bound.launches[i].explained;
@@ -151,9 +164,10 @@ void Session::launch_timed(const Bound& bound, uint32_t rows) {
 // All that the stream does in a decode step; the same calls make the graphs.
 void Session::decode_work(bool continues, Leaves leaves) {
   if (!continues) copy_state(bodies_[0]);
-  run(bodies_[0], 1, false);
+  run(bodies_[0], 1, false, false);
   if (leaves == Leaves::Nothing) return;
-  run(heads_[0], 1, true);  // argmax leaves the result in host_results_, and the state of the step after
+  const bool top = leaves == Leaves::Candidates || leaves == Leaves::Logits;
+  run(heads_[0], 1, true, top);  // argmax leaves the result in host_results_, and the state of the step after
   if (leaves == Leaves::Logits) copy_results(1, true);
 }
 
@@ -190,6 +204,7 @@ void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output&
   const int32_t token = batch.tokens[0], position = batch.positions[0], sequence = batch.sequences[0];
   const Leaves leaves = !wanted                    ? Leaves::Nothing
                         : output.logits != nullptr ? Leaves::Logits
+                        : output.top != nullptr    ? Leaves::Candidates
                                                    : Leaves::Argmax;
   const CUgraphExec graph = graphs_[static_cast<size_t>(leaves)];
   const bool captured = graph != nullptr && (batch.flags & APR_STEP_NO_GRAPH) == 0 && tap_ == nullptr;
@@ -209,7 +224,9 @@ void Session::decode(const apr_batch& batch, bool wanted, const apr_step_output&
   if (leaves != Leaves::Argmax) {
     gpu_.synchronize();
     if (leaves == Leaves::Nothing) return;
-    std::memcpy(output.logits, host_logits_.at<float>(), size_t{plan_.n_vocab} * 4);
+    if (output.logits != nullptr)
+      std::memcpy(output.logits, host_logits_.at<float>(), size_t{plan_.n_vocab} * 4);
+    if (output.top != nullptr) give_candidates(1, output.top);
     if (output.argmax != nullptr) output.argmax[0] = await_result(position);
     return;
   }
@@ -233,7 +250,7 @@ void Session::many(const apr_batch& batch, const apr_step_output& output) {
   size_t h = 0;
   uint32_t n = std::min(pieces, head_rows);
   if (pieces > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted_.data(), n);
-  run(body, batch.n, false);
+  run(body, batch.n, false, false);
   for (uint32_t first = 0; first < pieces; first += n) {
     n = std::min(pieces - first, head_rows);
     if (first > 0) h = pick(heads_, n), write_head_state(heads_[h], wanted_.data() + first, n);
@@ -241,7 +258,7 @@ void Session::many(const apr_batch& batch, const apr_step_output& output) {
       const Launch& gather = gather_launches_[(b * heads_.size() + h) * crossing_.size() + v];
       gather.kernel->launch(gpu_, address(gather.args), n, first == 0 && !device_.settings.time_kernels);
     }
-    run(heads_[h], n, true);
+    run(heads_[h], n, true, output.top != nullptr);
     copy_results(n, output.logits != nullptr);
     gpu_.synchronize();
     if (output.logits != nullptr)
@@ -249,6 +266,7 @@ void Session::many(const apr_batch& batch, const apr_step_output& output) {
                   size_t{n} * plan_.n_vocab * 4);
     if (output.argmax != nullptr)
       std::memcpy(output.argmax + first, host_tokens_.at<int32_t>(), size_t{n} * 4);
+    if (output.top != nullptr) give_candidates(n, output.top + size_t{first} * n_top_);
   }
   gpu_.synchronize();
 }

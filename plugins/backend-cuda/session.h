@@ -125,16 +125,18 @@ class Session {
   // session.cpp
   void check(const apr_batch& batch);
   size_t pick(const std::vector<Bound>& bounds, uint32_t rows) const;
-  void run(const Bound& bound, uint32_t rows, bool after_kernel);
-  void launch_timed(const Bound& bound, uint32_t rows);
+  // top: with the launch that finds candidates, where the program has one.
+  void run(const Bound& bound, uint32_t rows, bool after_kernel, bool top);
+  void launch_timed(const Bound& bound, uint32_t rows, size_t n_launches);
   void report(const Launch& launch, uint32_t rows);
   void write_body_state(const Bound& body, const apr_batch& batch);
   void write_head_state(const Bound& head, const int32_t* rows, uint32_t n);
   void copy_state(const Bound& bound);
   void copy_results(uint32_t rows, bool logits);
   void decode(const apr_batch& batch, bool wanted, const apr_step_output& output);
-  // What a decode step leaves behind decides which graph it is.
-  enum class Leaves { Nothing, Argmax, Logits };
+  void give_candidates(uint32_t rows, apr_candidate* to) const;
+  // What a decode step leaves behind decides which graph it is. Logits leaves candidates too, where the session has them.
+  enum class Leaves { Nothing, Argmax, Candidates, Logits };
   void decode_work(bool continues, Leaves leaves);
   void begin_ahead(int32_t position, int32_t sequence);
   void drop_ahead();
@@ -144,7 +146,7 @@ class Session {
   Device& device_;
   const Gpu& gpu_;
   const apr_plan& plan_;
-  uint32_t n_ctx_, n_sequences_, n_batch_;
+  uint32_t n_ctx_, n_sequences_, n_batch_, n_top_;
   bool precise_;
 
   std::vector<Bound> bodies_, heads_;                          // by m ascending, the one for any number last
@@ -166,9 +168,10 @@ class Session {
       gather_launches_;  // of body b, head h, crossing value v: at (b * heads + h) * values + v
   std::vector<CUdeviceptr> inlet_of_, outlet_of_;  // per crossing value
   PinnedMemory host_states_, host_logits_, host_tokens_;
-  PinnedMemory host_results_;  // args.h, Successor::result
+  PinnedMemory host_results_;     // args.h, Successor::result
+  PinnedMemory host_candidates_;  // the kernel writes them there: [rows of a head][candidates of the kernel]
 
-  CUgraphExec graphs_[3] = {};          // by Leaves
+  CUgraphExec graphs_[4] = {};          // by Leaves; Candidates: null in a session without them
   CUgraphExec continuation_ = nullptr;  // Leaves::Argmax, whose state the step before has written
 
   // The step that was begun before it was asked for: what the device computes now, or has computed.

@@ -8,7 +8,7 @@ namespace apr {
 
 struct GenericShape {
   int32_t k;       // input features; columns of one norm
-  int32_t n;       // output features; vocabulary of argmax
+  int32_t n;       // output features; vocabulary of argmax and top_k
   int32_t groups;  // norms side by side in a row
   int32_t heads;   // 0 in rope_kv: store k and v alone
   int32_t kv_heads;
@@ -17,7 +17,8 @@ struct GenericShape {
   int32_t rope_kind;  // RopeKind
   int32_t window;     // 0: unlimited
   int32_t bias;       // 1: the linear has one
-  int32_t pad[6];
+  int32_t top_k;  // candidates of a row
+  int32_t pad[5];
 };
 
 }  // namespace apr

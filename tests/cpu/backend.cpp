@@ -68,7 +68,7 @@ apr_kernel_rule any_rule(const char* kernel) {
 }
 
 Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionOptions& session)
-    : n_vocab_(plan.n_vocab) {
+    : n_vocab_(plan.n_vocab), n_top_(session.n_top) {
   device_ = open_device(device, error_);
   if (!device_) {
     status_ = APR_FAILED;
@@ -80,6 +80,7 @@ Loaded::Loaded(const apr_plan& plan, const DeviceOptions& device, const SessionO
   o.n_sequences = session.n_sequences;
   o.n_batch = session.n_batch;
   o.precise = session.precise;
+  o.n_top = session.n_top;
   o.rules = session.rules.data();
   o.n_rules = static_cast<uint32_t>(session.rules.size());
   apr_error e{};
@@ -119,6 +120,8 @@ Result Loaded::step(const std::vector<Token>& tokens, bool logits, bool argmax) 
   out.struct_size = sizeof(out);
   out.logits = logits ? r.logits.data() : nullptr;
   out.argmax = argmax ? r.argmax.data() : nullptr;
+  r.top.assign(wanted * n_top_, {0, -7});
+  out.top = n_top_ > 0 ? r.top.data() : nullptr;
   apr_error e{};
   e.struct_size = sizeof(e);
   r.status = backend().step(session_, &b, &out, &e);

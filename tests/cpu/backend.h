@@ -28,6 +28,7 @@ struct SessionOptions {
   uint32_t n_ctx = 64, n_sequences = 1, n_batch = 64;
   bool precise = false;
   std::vector<const apr_kernel_rule*> rules = {};
+  uint32_t n_top = 0;
 };
 
 // A rule that matches anything; callers narrow it.
@@ -42,6 +43,7 @@ struct Result {
   std::string error;
   std::vector<float> logits;    // [wanted][vocab]
   std::vector<int32_t> argmax;  // [wanted]
+  std::vector<apr_candidate> top;  // [wanted][n_top], of a session with n_top > 0
 };
 
 // A device with one plan loaded.
@@ -69,6 +71,7 @@ class Loaded {
   apr_status status_ = APR_OK;
   std::string error_;
   uint32_t n_vocab_;
+  uint32_t n_top_;
 };
 
 // A plan, operation by operation. Values are named by number, weights and vectors are kept alive.

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <numeric>
 #include <cstring>
 
 #include "support.h"
@@ -202,6 +203,38 @@ TEST_CASE("only wanted tokens have logits") {
     CHECK(loaded.step({{5, 200}}).status == APR_OK);
     for (Token& t : tokens) t.want = true;
     CHECK(loaded.step(tokens, false, true).argmax == all.argmax);
+  }
+}
+
+TEST_CASE("candidates are the largest logits in order") {
+  SmallModel model(kInt32, true);
+  for (const uint32_t n_top : {1u, 40u, uint32_t{SmallModel::kVocab}}) {
+    CAPTURE(n_top);
+    Loaded loaded(model.plan(), {}, {.n_ctx = 256, .n_batch = 200, .n_top = n_top});
+    REQUIRE_MESSAGE(loaded.ok(), loaded.error());
+    const Result all = loaded.step(prompt(200), true);  // more than one group of wanted tokens
+    REQUIRE(all.status == APR_OK);
+    int wrong = 0;
+    for (size_t row = 0; row < 200; ++row) {
+      const float* x = all.logits.data() + row * SmallModel::kVocab;
+      std::vector<int32_t> order(SmallModel::kVocab);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return x[a] > x[b]; });
+      for (size_t i = 0; i < n_top; ++i) {
+        const apr_candidate& c = all.top[row * n_top + i];
+        wrong += c.token != order[i] || c.logit != x[order[i]];
+      }
+    }
+    CHECK(wrong == 0);
+    const Result alone = loaded.step(prompt(200), false);
+    CHECK(std::equal(alone.top.begin(), alone.top.end(), all.top.begin(), [](const auto& a, const auto& b) {
+      return a.token == b.token && a.logit == b.logit;
+    }));
+  }
+  for (const uint32_t n_top : {uint32_t{SmallModel::kVocab} + 1, uint32_t{APR_MAX_TOP} + 1}) {
+    Loaded refused(model.plan(), {}, {.n_top = n_top});
+    CHECK_FALSE(refused.ok());
+    CHECK(refused.error().find("candidates") != std::string::npos);
   }
 }
 

@@ -181,10 +181,13 @@ TEST_CASE("activations that are no numbers show in every output") {
         CAPTURE(isa);
         CAPTURE(bad);
         CAPTURE(rows);
-        Loaded loaded(maker.plan(), {isa});
+        Loaded loaded(maker.plan(), {isa}, {.n_top = 2});
         REQUIRE_MESSAGE(loaded.ok(), loaded.error());
         const Result r = loaded.step(count_up(rows), true, true);
         REQUIRE(r.status == APR_OK);
+        CHECK(r.top[2 * 2].token == -1);
+        CHECK(std::isnan(r.top[2 * 2 + 1].logit));
+        CHECK(r.top[2].token == r.argmax[1]);
         for (uint32_t m = 0; m < rows; ++m)
           for (uint32_t n = 0; n < 40; ++n) REQUIRE(std::isnan(r.logits[m * 40 + n]) == (m == 2));
         CHECK(r.argmax[2] == -1);

@@ -31,6 +31,9 @@ namespace attention_kernel {
 namespace argmax_kernel {
 #include "ptx-templates/generic/argmax.cu"
 }
+namespace top_k_kernel {
+#include "ptx-templates/generic/top_k.cu"
+}
 namespace linear_q4k {
 namespace spec {
 using Codec = apr::Q4K;
@@ -88,7 +91,7 @@ std::string prelude(const std::string& op, const GenericShape& s, const std::str
   constant("kM", 0), constant("kK", s.k), constant("kN", s.n), constant("kGroups", s.groups),
       constant("kHeads", s.heads), constant("kKvHeads", s.kv_heads);
   constant("kHeadDim", s.head_dim), constant("kRopeDims", s.rope_dims), constant("kRopeKind", s.rope_kind),
-      constant("kWindow", s.window);
+      constant("kWindow", s.window), constant("kTopK", s.top_k);
   for (const char* zero : {"kEpilogue", "kNorm", "kInput", "kOutput", "kQkNorm", "kFused", "kSwiglu"})
     constant(zero, 0);
   if (!layout.empty())
@@ -219,7 +222,7 @@ TEST_CASE("generic rotation, KV append and attention") {
     }
 }
 
-TEST_CASE("generic elementwise operations and argmax") {
+TEST_CASE("generic elementwise operations, argmax and candidates") {
   GenericShape shape{};
   shape.k = 37;
   const auto x = normal(kRows * 37, 1), z = normal(kRows * 37, 2);
@@ -248,4 +251,18 @@ TEST_CASE("generic elementwise operations and argmax") {
   g.m = &m, g.x = values.data(), g.index = best.data();
   run(argmax_kernel::apr_kernel, shape, g);
   CHECK(best == std::vector<int32_t>{3, 0, -1});
+
+  for (const int k : {1, 5, 37}) {
+    shape.top_k = k;
+    std::vector<Candidate> found(static_cast<size_t>(kRows * k), {0, -7}), wanted = found;
+    TopKArgs t{&m, values.data(), found.data(), nullptr};
+    run(top_k_kernel::apr_kernel, shape, t);
+    t.best = wanted.data();
+    fake::emulate(prelude("top_k", shape), &t);
+    for (size_t i = 0; i < found.size(); ++i) {
+      CAPTURE(i);
+      CHECK(found[i].index == wanted[i].index);
+      CHECK((found[i].value == wanted[i].value || (found[i].index == -1 && std::isnan(found[i].value))));
+    }
+  }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 #include <set>
 
 #include "tests/cuda/support/formats.h"
@@ -139,6 +140,50 @@ TEST_CASE("more wanted rows than the head computes at once") {
     const auto row = logits.begin() + static_cast<ptrdiff_t>(i * shape.n_vocab);
     CHECK(best[i] == std::max_element(row, row + shape.n_vocab) - row);
   }
+}
+
+TEST_CASE("candidates are the largest logits in order, from a graph, kernel by kernel and in a batch") {
+  TinyShape shape;
+  shape.n_layers = 1;
+  const TinyPlan tiny(shape);
+  const auto tokens = random_tokens(70, shape.n_vocab, 4);  // more rows than the head computes at once
+  TestSession::Options options;
+  options.n_ctx = 80, options.n_batch = 70;
+  for (const uint32_t n_top : {1u, 40u, 100u}) {
+    for (const char* prebuilt : {"0", "1"}) {
+      CAPTURE(n_top);
+      CAPTURE(prebuilt);
+      options.n_top = n_top;
+      options.settings = {{"prebuilt", prebuilt}};
+      TestSession session(tiny.plan(), options);
+      const auto check = [&](const std::vector<apr_candidate>& top, const std::vector<float>& logits) {
+        REQUIRE(top.size() == logits.size() / shape.n_vocab * n_top);
+        int wrong = 0;
+        for (size_t row = 0; row < logits.size() / shape.n_vocab; ++row) {
+          const float* x = logits.data() + row * shape.n_vocab;
+          std::vector<int32_t> order(shape.n_vocab);
+          std::iota(order.begin(), order.end(), 0);
+          std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return x[a] > x[b]; });
+          for (size_t i = 0; i < n_top; ++i)
+            wrong += top[row * n_top + i].token != order[i] || top[row * n_top + i].logit != x[order[i]];
+        }
+        CHECK(wrong == 0);
+      };
+      const auto batch = session.feed(tokens);
+      check(session.top(tokens), batch);
+      const auto one = session.feed_single({tokens[69]}, 69);
+      check(session.top({tokens[69]}, 69), one);
+      check(session.top({tokens[69]}, 69, 0, APR_STEP_NO_GRAPH), one);
+      CHECK(session.info().compiles_after_load == 0);
+    }
+  }
+  options.settings.clear();
+  options.n_top = 0;
+  TestSession none(tiny.plan(), options);
+  CHECK_THROWS_WITH(none.top({1}), "candidates are wanted, but the session was loaded for none (n_top = 0)");
+  options.n_top = shape.n_vocab + 1;
+  CHECK_THROWS_WITH(TestSession(tiny.plan(), options),
+                    doctest::Contains("candidates"));
 }
 
 TEST_CASE("the graph gives the bits of its kernels launched one by one") {

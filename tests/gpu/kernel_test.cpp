@@ -85,6 +85,11 @@ std::vector<double> numbers(const Buffer& buffer, uint32_t rows, uint32_t room, 
         case Form::Token:
           out.push_back(reinterpret_cast<const int32_t*>(base)[r]);
           break;
+        case Form::Candidates: {
+          const Candidate& candidate = reinterpret_cast<const Candidate*>(base)[r * buffer.width + c];
+          out.push_back(candidate.value), out.push_back(candidate.index);
+          break;
+        }
         case Form::Int8:
           out.push_back(static_cast<double>(reinterpret_cast<const float*>(
                             base + layout.part[1])[r * (k32 / kActBlock) + c / kActBlock]) *
@@ -132,6 +137,8 @@ double tolerance(const Step& step, const Program& program) {
     case Form::Float:
     case Form::Token:
       return bound;
+    case Form::Candidates:
+      return 0;  // chosen, not computed
     case Form::Int8:
       return bound + 1e-2;  // half a step of 1/127, and ties
     case Form::F16:
@@ -382,7 +389,7 @@ TEST_CASE("kernels of mixed formats, of other heads and of ragged sizes") {
   shape.n_layers = 1;
   shape.format = "q4_k", shape.v_format = "q6_k", shape.n_embd = 512, shape.n_ff = 1280, shape.n_vocab = 1001;
   shape.n_heads = 8, shape.n_kv_heads = 2, shape.qk_norm = true;
-  check_kernels(shape);
+  check_kernels(shape, {.n_top = 40});
   check_kernels(shape, {false, false});
   check_kernels(shape, {true, true});
   shape.format = "q5_0", shape.v_format = "q8_0", shape.n_heads = 7, shape.n_kv_heads = 1,
@@ -392,8 +399,71 @@ TEST_CASE("kernels of mixed formats, of other heads and of ragged sizes") {
   TinyShape ragged;
   ragged.n_layers = 1, ragged.n_embd = 250, ragged.n_ff = 131, ragged.n_vocab = 97, ragged.head_dim = 80,
   ragged.rope_dims = 40, ragged.window = 9;
-  check_kernels(ragged);
+  check_kernels(ragged, {.n_top = 97});
   ragged.format = "bf16", ragged.n_heads = 8, ragged.n_kv_heads = 8, ragged.head_dim = 96,
   ragged.rope_dims = 96;
   check_kernels(ragged);
+}
+
+// Rows of every kind: ordinary, with many equal values, all equal, descending, with zeros of both signs and infinities, with
+// a NaN in the last column.
+TEST_CASE("candidates of whole vocabularies") {
+  constexpr int kRows = 7;
+  std::mt19937 random(11);
+  std::normal_distribution<float> draw;
+  for (const auto& [n, k] : {std::pair{151936, 64}, std::pair{151936, 1024}, std::pair{32003, 256},
+                             std::pair{4096, 64}, std::pair{97, 64}, std::pair{64, 64}, std::pair{7, 7}}) {
+    CAPTURE(n);
+    CAPTURE(k);
+    std::vector<float> x(static_cast<size_t>(kRows * n));
+    const auto at = [&](int row, int i) -> float& { return x[static_cast<size_t>(row * n + i)]; };
+    for (int i = 0; i < n; ++i) {
+      at(0, i) = draw(random);
+      at(1, i) = std::rint(2 * draw(random));
+      at(2, i) = 3.0f;
+      at(3, i) = static_cast<float>(-i);
+      at(4, i) = i % 3 == 0 ? -0.0f : i % 3 == 1 ? 0.0f : -1e-40f;
+      at(5, i) = i % 5 == 0 ? -INFINITY : draw(random);
+      at(6, i) = i == n - 1 ? NAN : draw(random);
+    }
+    at(4, n / 2) = INFINITY;
+    KernelSpec spec;
+    spec.op = Op::TopK, spec.view = View::None;
+    spec.constants = {{"kN", n}, {"kTopK", k}};
+    std::string why;
+    const auto config = choose(device().registry, spec, device().target, &why);
+    REQUIRE_MESSAGE(config.has_value(), why);
+    const Specialised source = specialise(device().registry, spec, *config, device().target);
+    JitReport report;
+    const Kernel kernel(device().gpu, device().build({source}, {}, report).at(0), source.summary);
+    DeviceMemory scratch(device().gpu, kernel.shape().scratch_bytes, "scratch");
+    check(device().gpu.driver().cuMemsetD8Async(scratch.address(), 0, scratch.bytes(), device().gpu.stream()));
+    Mirror in, best, rows;
+    in.allocate(x.size() * 4);
+    std::memcpy(in.host<float>(), x.data(), x.size() * 4);
+    rows.allocate(4);
+    *rows.host<int32_t>() = kRows;
+    in.to_device(), rows.to_device();
+    best.allocate(static_cast<uint64_t>(kRows * k) * sizeof(Candidate));
+    const TopKArgs args = {rows.memory.at<int32_t>(), in.memory.at<float>(), best.memory.at<Candidate>(),
+                           reinterpret_cast<void*>(scratch.address())};
+    kernel.launch(device().gpu, &args, kRows, false);
+    best.poison_device();
+    kernel.launch(device().gpu, &args, kRows, false);
+    const std::vector<uint64_t> got = best.from_device();
+    std::vector<Candidate> expected(static_cast<size_t>(kRows * k));
+    const int32_t m = kRows;
+    const TopKArgs on_host = {&m, x.data(), expected.data(), nullptr};
+    fake::emulate(source.source, &on_host);
+    for (int row = 0; row < kRows; ++row) {
+      CAPTURE(row);
+      int wrong = 0;
+      for (int i = 0; i < k; ++i) {
+        const Candidate& a = reinterpret_cast<const Candidate*>(got.data())[row * k + i];
+        const Candidate& b = expected[static_cast<size_t>(row * k + i)];
+        wrong += a.index != b.index || (a.index >= 0 ? a.value != b.value : !std::isnan(a.value));
+      }
+      CHECK(wrong == 0);
+    }
+  }
 }

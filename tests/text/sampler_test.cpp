@@ -163,6 +163,72 @@ TEST_CASE("filters agree with a full sort on random logits") {
   }
 }
 
+TEST_CASE("the most probable tokens alone give the same text as all logits") {
+  std::mt19937_64 random(23);
+  int compared = 0;
+  for (int round = 0; round < 300; ++round) {
+    std::vector<float> logits(700);
+    const bool ties = random() % 2 != 0;
+    for (float& logit : logits)
+      logit = ties ? static_cast<float>(random() % 40) * 0.25f - 5.0f
+                   : static_cast<float>(random() % 1000000) * 1e-5f - 5.0f;
+    SamplerOptions o;
+    o.temperature = random() % 4 == 0 ? 0 : 1.5;
+    o.top_k = static_cast<int64_t>(1 + random() % 60);
+    o.top_p = random() % 2 ? 1.0 : 0.9;
+    o.min_p = random() % 2 ? 0.0 : 0.05;
+    o.repeat_penalty = random() % 2 ? 1.0 : 1.3;
+    o.repeat_last_n = static_cast<int64_t>(random() % 20);
+    o.seed = random();
+    Sampler whole(o), few(o);
+    const uint32_t needed = few.candidates_needed();
+    REQUIRE(needed > 0);
+    for (int token = 0; token < 30; ++token) {
+      std::vector<apr_candidate> order;
+      for (size_t i = 0; i < logits.size(); ++i) order.push_back({logits[i], static_cast<int32_t>(i)});
+      std::stable_sort(order.begin(), order.end(),
+                       [](const apr_candidate& a, const apr_candidate& b) { return a.logit > b.logit; });
+      const int32_t a = whole.sample(logits), b = few.sample(std::span<const apr_candidate>(order).first(needed));
+      REQUIRE(a == b);
+      whole.accept(a), few.accept(b);
+      for (float& logit : logits)
+        if (random() % 50 == 0) logit = -logit;
+      ++compared;
+    }
+  }
+  CHECK(compared == 9000);
+}
+
+TEST_CASE("how many candidates sampling needs") {
+  SamplerOptions o;
+  CHECK(Sampler(o).candidates_needed() == 40);
+  CHECK_FALSE(Sampler(o).takes_argmax());
+  o.repeat_penalty = 1.1;
+  CHECK(Sampler(o).candidates_needed() == 40 + 64);
+  o.repeat_penalty = 0.9;  // lifts recent tokens from wherever they are
+  CHECK(Sampler(o).candidates_needed() == 0);
+  o.repeat_penalty = 1;
+  o.top_k = 0;
+  CHECK(Sampler(o).candidates_needed() == 0);
+  o.top_k = 1025;
+  CHECK(Sampler(o).candidates_needed() == 0);
+  o.top_k = 1;
+  CHECK(Sampler(o).takes_argmax());
+  o.top_k = 40, o.temperature = 0;
+  CHECK(Sampler(o).takes_argmax());
+  o.repeat_penalty = 1.5;
+  CHECK_FALSE(Sampler(o).takes_argmax());
+  CHECK(Sampler(o).candidates_needed() == 1 + 64);
+
+  Sampler sampler(SamplerOptions{});
+  const auto rejects = [&](std::vector<apr_candidate> candidates, const char* what) {
+    CHECK_THROWS_WITH(sampler.sample(candidates), doctest::Contains(what));
+  };
+  rejects({}, "no candidates");
+  rejects({{INFINITY, 7}, {1, 2}}, "the logit of token 7 is +infinity");
+  rejects({{-INFINITY, 7}, {-INFINITY, 8}}, "no token may come");
+}
+
 TEST_CASE("recent tokens are penalised") {
   SamplerOptions o = plain(0);
   o.repeat_penalty = 2;
@@ -243,7 +309,7 @@ TEST_CASE("logits that mean nothing are errors that say where") {
             "the logit of token 5 (of 100) is +infinity");
   CHECK_HAS(error_of([&] { return Sampler({}).sample(std::vector<float>(8, -kInf)); }),
             "all 8 tokens are -infinity");
-  CHECK_HAS(error_of([&] { return Sampler({}).sample({}); }), "no logits");
+  CHECK_HAS(error_of([&] { return Sampler({}).sample(std::span<const float>()); }), "no logits");
 }
 
 TEST_CASE("options out of range are usage errors that name them") {

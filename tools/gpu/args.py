@@ -60,7 +60,7 @@ class ArgmaxArgs(Structure):
 
 
 class TopKArgs(Structure):
-    _fields_ = [("m", c_void_p), ("x", c_void_p), ("value", c_void_p), ("index", c_void_p)]
+    _fields_ = [("m", c_void_p), ("x", c_void_p), ("best", c_void_p), ("scratch", c_void_p)]
 
 
 class BandwidthArgs(Structure):

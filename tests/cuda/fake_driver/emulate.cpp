@@ -438,6 +438,20 @@ void argmax(const Spec& spec, const ArgmaxArgs& a) {
   ++*a.next.position;
 }
 
+void top_k(const Spec& spec, const TopKArgs& a) {
+  const int n = spec.get("kN"), k = spec.get("kTopK");
+  for (int r = 0; r < *a.m; ++r) {
+    const float* x = a.x + int64_t{r} * n;
+    Candidate* best = a.best + int64_t{r} * k;
+    std::vector<Candidate> all;
+    for (int i = 0; i < n; ++i) all.push_back({x[i], i});
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Candidate& p, const Candidate& q) { return p.value > q.value; });
+    std::copy_n(all.begin(), k, best);
+    if (std::any_of(x, x + n, [](float v) { return std::isnan(v); })) std::fill_n(best, k, Candidate{NAN, -1});
+  }
+}
+
 template <typename T>
 const T& as(const void* args) {
   return *static_cast<const T*>(args);
@@ -450,6 +464,7 @@ size_t args_bytes(const std::string& source) {
   if (op == "linear") return sizeof(LinearArgs);
   if (op == "attention" || op == "rope_kv" || op == "rope") return sizeof(AttentionArgs);
   if (op == "argmax") return sizeof(ArgmaxArgs);
+  if (op == "top_k") return sizeof(TopKArgs);
   if (op == "read_bandwidth") return sizeof(BandwidthArgs);
   if (op == "embed") return sizeof(EmbedArgs);
   if (op == "rms_norm") return sizeof(NormArgs);
@@ -464,6 +479,7 @@ void emulate(const std::string& source, const void* args) {
   if (spec.op == "linear") return linear(spec, as<LinearArgs>(args));
   if (spec.op == "attention") return attention(spec, as<AttentionArgs>(args));
   if (spec.op == "argmax") return argmax(spec, as<ArgmaxArgs>(args));
+  if (spec.op == "top_k") return top_k(spec, as<TopKArgs>(args));
   if (spec.op == "rope_kv" || spec.op == "rope") {
     const auto& a = as<AttentionArgs>(args);
     for (int r = 0; r < a.state->m; ++r) {

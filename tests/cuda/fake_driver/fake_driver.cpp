@@ -95,7 +95,7 @@ std::string prelude_of(const CUmod_st& module) {
       constant("kHeads", s.heads);
   constant("kKvHeads", s.kv_heads), constant("kHeadDim", s.head_dim), constant("kRopeDims", s.rope_dims),
       constant("kRopeKind", s.rope_kind);
-  constant("kWindow", s.window);
+  constant("kWindow", s.window), constant("kTopK", s.top_k);
   for (const char* zero : {"kEpilogue", "kNorm", "kInput", "kOutput", "kQkNorm", "kFused", "kSwiglu"})
     constant(zero, 0);
   if (name.size() > op.size()) {

@@ -44,7 +44,8 @@ bool on_fake_gpu() {
   return fake;
 }
 
-TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(plan) {
+TestSession::TestSession(const apr_plan& plan, const Options& options)
+    : plan_(plan), n_top_(options.n_top) {
   std::vector<apr_setting> settings;
   for (const auto& [key, value] : options.settings) settings.push_back({key.c_str(), value.c_str()});
   apr_device_options device{};
@@ -63,7 +64,7 @@ TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(p
   apr_load_options load{};
   load.struct_size = sizeof load;
   load.n_ctx = options.n_ctx, load.n_sequences = options.n_sequences, load.n_batch = options.n_batch,
-  load.precise = options.precise;
+  load.precise = options.precise, load.n_top = options.n_top;
   load.rules = options.rules.data(), load.n_rules = static_cast<uint32_t>(options.rules.size());
   const apr_status status = cuda_backend().load(device_, &plan, &load, &session_, &error);
   if (status != APR_OK) cuda_backend().close(device_);
@@ -87,7 +88,7 @@ std::vector<float> TestSession::step(const std::vector<int32_t>& tokens,
                            want.data(),
                            flags};
   std::vector<float> logits(tokens.size() * plan_.n_vocab, -1e30f);
-  apr_step_output output = {sizeof output, logits.data(), nullptr};
+  apr_step_output output = {sizeof output, logits.data(), nullptr, nullptr};
   apr_error error = {sizeof(apr_error), {}};
   check(cuda_backend().step(session_, &batch, &output, &error), error);
   return logits;
@@ -110,8 +111,8 @@ std::vector<float> TestSession::feed_single(const std::vector<int32_t>& tokens, 
   return all;
 }
 
-std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence,
-                                         uint32_t flags) {
+void TestSession::run(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence, uint32_t flags,
+                      apr_step_output output) {
   std::vector<int32_t> positions(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) positions[i] = first + static_cast<int32_t>(i);
   const std::vector<int32_t> sequences(tokens.size(), sequence);
@@ -123,10 +124,21 @@ std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int
                            sequences.data(),
                            want.data(),
                            flags};
-  std::vector<int32_t> best(tokens.size(), -2);
-  apr_step_output output = {sizeof output, nullptr, best.data()};
   apr_error error = {sizeof(apr_error), {}};
   check(cuda_backend().step(session_, &batch, &output, &error), error);
+}
+
+std::vector<int32_t> TestSession::argmax(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence,
+                                         uint32_t flags) {
+  std::vector<int32_t> best(tokens.size(), -2);
+  run(tokens, first, sequence, flags, {sizeof(apr_step_output), nullptr, best.data(), nullptr});
+  return best;
+}
+
+std::vector<apr_candidate> TestSession::top(const std::vector<int32_t>& tokens, int32_t first,
+                                            int32_t sequence, uint32_t flags) {
+  std::vector<apr_candidate> best(tokens.size() * std::max(n_top_, 1u), {0, -2});
+  run(tokens, first, sequence, flags, {sizeof(apr_step_output), nullptr, nullptr, best.data()});
   return best;
 }
 

@@ -30,6 +30,7 @@ class TestSession {
   struct Options {
     uint32_t n_ctx = 64, n_sequences = 2, n_batch = 32;
     bool precise = false;
+    uint32_t n_top = 0;
     SettingList settings;
     std::vector<const apr_kernel_rule*> rules;
   };
@@ -50,6 +51,10 @@ class TestSession {
   std::vector<int32_t> argmax(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
                               uint32_t flags = 0);
 
+  // [n][n_top] of all tokens.
+  std::vector<apr_candidate> top(const std::vector<int32_t>& tokens, int32_t first = 0, int32_t sequence = 0,
+                                 uint32_t flags = 0);
+
   apr_session_info info() const;
   std::vector<apr_kernel_info> kernels() const;
   apr_session* session() const { return session_; }
@@ -57,7 +62,12 @@ class TestSession {
   std::vector<std::string>& log() { return log_; }
 
  private:
+  // A step of one sequence that wants all its tokens.
+  void run(const std::vector<int32_t>& tokens, int32_t first, int32_t sequence, uint32_t flags,
+           apr_step_output output);
+
   const apr_plan& plan_;
+  uint32_t n_top_;
   const std::thread::id thread_ = std::this_thread::get_id();
   apr_device* device_ = nullptr;
   apr_session* session_ = nullptr;
