@@ -35,6 +35,15 @@ constexpr int round_up(int a, int b) { return (a + b - 1) / b * b; }
 constexpr int min_of(int a, int b) { return a < b ? a : b; }
 constexpr int max_of(int a, int b) { return a > b ? a : b; }
 
+template <bool kFirst, typename A, typename B>
+struct SelectType {
+  using type = A;
+};
+template <typename A, typename B>
+struct SelectType<false, A, B> {
+  using type = B;
+};
+
 template <typename A, typename B>
 struct Same {
   static constexpr bool value = false;

@@ -69,8 +69,14 @@ struct IntView {
   static constexpr int kShared =
       kDirect ? 0 : kReduceBytes + kTokens * (kTokenBytes + (kPadded ? kColumns / 4 : 0));
 
+  // A table's values as two words, which one more product each joins: cheaper than choosing between them.
   template <class Codec>
-  using Decoded = IntChunk<Codec::kRuns, Codec::kRun>;
+  static constexpr bool kSplit = requires {
+    requires Codec::kSplit;
+  };
+  template <class Codec>
+  using Decoded = typename SelectType<kSplit<Codec>, SplitChunk<Codec::kRuns, Codec::kRun>,
+                                      IntChunk<Codec::kRuns, Codec::kRun>>::type;
 
   struct Shared {
     float* squares;  // [kTokens][warps]
@@ -181,6 +187,13 @@ struct IntView {
             int d = 0;
 #pragma unroll
             for (int i = 0; i < kPart / 4; ++i) d = dot4(w[r].q[run][part * (kPart / 4) + i], x[i], d);
+            if constexpr (kSplit<Codec>) {
+              int minus = 0;
+#pragma unroll
+              for (int i = 0; i < kPart / 4; ++i)
+                minus = dot4(w[r].minus[run][part * (kPart / 4) + i], x[i], minus);
+              d -= minus;
+            }
             acc[r][t] = fmaf(w[r].scale[run] * scale, static_cast<float>(d), acc[r][t]);
             if constexpr (Codec::kOffset) acc[r][t] = fmaf(w[r].offset[run], sum, acc[r][t]);
           }

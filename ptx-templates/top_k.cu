@@ -29,11 +29,13 @@ constexpr int power_of_two(int n) {
   return p;
 }
 constexpr int kSort = power_of_two(kTopK);
+constexpr int kCached = min_of(8 * kThreads, kGroups * kGroup);
 static_assert(kTopK <= 1024 && kTopK <= kN,
               "top_k sorts in one CTA: at most 1024, and no more than there are");
 struct Shared {
   unsigned long long keys[kSort];
-  int groups[kGroups];  // that are looked at, ascending
+  int groups[kGroups];      // that are looked at, ascending
+  uint32_t order[kCached];  // of their first columns
   int histogram[kBins];
   int votes[kThreads / kWarp];
   int found, digit, above, last;
@@ -180,10 +182,17 @@ APR_KERNEL(apr::TopKArgs, apr::spec::kThreads, 1) {
       [&](int g, int place) { shared.groups[place] = g; });
   const int columns = n_groups * kGroup;
   const auto column_of = [&](int i) { return shared.groups[i / kGroup] * kGroup + i % kGroup; };
-  const auto order = [&](int i) {
+  const auto order_in_memory = [&](int i) {
     const int column = column_of(i);
     return column < kN ? value_order(x[column]) : 0u;
   };
+#pragma unroll
+  for (int n = 0; n < kCached / kThreads + 1; ++n) {
+    const int i = n * kThreads + static_cast<int>(threadIdx.x);
+    if (i < min(columns, kCached)) shared.order[i] = order_in_memory(i);
+  }
+  __syncthreads();
+  const auto order = [&](int i) { return i < kCached ? shared.order[i] : order_in_memory(i); };
   int equal = kTopK;
   const uint32_t threshold = select(shared, columns, equal, order);
 

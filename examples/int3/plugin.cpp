@@ -19,11 +19,13 @@ struct Definition {
     const auto fit =
         apr::fit::superblock_scales<8, 32>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-4.0f, 3.0f});
     std::memset(block, 0, Codec::kBytes);
-    for (int column = 0; column < 256; ++column) {
-      const int q = static_cast<int>(fit.q[column]) + 4;
-      const int c = column / 64, r = column / 16 % 4, i = column / 4 % 4, j = column % 4;
-      block[16 * c + 4 * i + j] |= static_cast<uint8_t>((q & 3) << (2 * r));
-      block[64 + 8 * c + 4 * (r / 2) + j] |= static_cast<uint8_t>((q >> 2) << (4 * (r % 2) + i));
+    for (int byte = 0; byte < 32; ++byte) {
+      unsigned v[8];
+      for (int n = 0; n < 8; ++n)
+        v[n] = static_cast<unsigned>(static_cast<int>(fit.q[byte / 8 * 64 + 8 * n + byte % 8]) + 4);
+      block[byte] = static_cast<uint8_t>(v[0] | v[1] << 3 | (v[2] & 3) << 6);
+      block[32 + byte] = static_cast<uint8_t>(v[3] | v[4] << 3 | (v[5] & 3) << 6);
+      block[64 + byte] = static_cast<uint8_t>(v[6] | v[7] << 3 | v[2] >> 2 << 6 | v[5] >> 2 << 7);
     }
     for (int s = 0; s < 8; ++s) block[96 + s] = static_cast<uint8_t>(static_cast<int8_t>(fit.scale[s]));
     apr::store_half(block + 104, fit.d);

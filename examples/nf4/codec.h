@@ -3,7 +3,7 @@
 // https://arxiv.org/abs/2305.14314
 //
 // A block in a file, 34 bytes:   0  d       IEEE half
-//                                2  qs[32]  byte 16 c + i: column 32 c + i (low nibble), 32 c + 16 + i (high)
+//                                2  qs[32]  byte i: column 2 i (low nibble), 2 i + 1 (high)
 #pragma once
 
 #include "apr/codec.h"
@@ -20,8 +20,9 @@ struct ExampleNf4Block {
   static constexpr int kRun = 16;
   APR_FN static constexpr int col(int chunk, int run) { return 32 * chunk + 16 * run; }
 
-  // What decode gives are indices in this table: kernels look them up, four or sixty-four at a time.
+  // What decode gives are indices in this table, eight nibbles in a word: kernels look them up, four or sixty-four at a time.
   static constexpr int kTable[16] = {-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127};
+  static constexpr bool kNibbles = true;
 
   struct Raw {
     uint16_t d;
@@ -35,7 +36,7 @@ struct ExampleNf4Block {
   }
   APR_FN static void decode(const Raw& raw, int, apr::IntChunk<kRuns, kRun>& out) {
     for (int r = 0; r < kRuns; ++r) {
-      for (int i = 0; i < 4; ++i) out.q[r][i] = (raw.qs[i] >> (4 * r)) & 0x0f0f0f0fu;
+      for (int i = 0; i < 2; ++i) out.q[r][i] = raw.qs[2 * r + i];
       out.scale[r] = apr::half_to_float(raw.d);
       out.offset[r] = 0.0f;
     }

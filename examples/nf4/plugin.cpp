@@ -29,10 +29,7 @@ struct Definition {
       while (n < 15 && kValues.value[n] != value[column]) ++n;
       return n;
     };
-    for (int i = 0; i < 32; ++i) {
-      const int column = i / 16 * 32 + i % 16;
-      block[2 + i] = static_cast<uint8_t>(nibble(column) | nibble(column + 16) << 4);
-    }
+    for (int i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(nibble(2 * i) | nibble(2 * i + 1) << 4);
   }
 };
 

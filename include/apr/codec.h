@@ -80,6 +80,12 @@ struct FloatChunk {
   float v[kRuns][kRun];
 };
 
+// A chunk as the difference of two: a column's value is scale * (q - minus) + offset, with one of the two 0.
+template <int kRuns, int kRun>
+struct SplitChunk : IntChunk<kRuns, kRun> {
+  uint32_t minus[kRuns][kRun / 4];
+};
+
 struct alignas(8) U2 {
   uint32_t x, y;
 };
@@ -227,18 +233,61 @@ APR_FN uint32_t pick_bytes(uint32_t a, uint32_t b, uint32_t selector) {
 #endif
 }
 
-// The table's bytes for the low nibbles of the four bytes of v (low) and for the high ones (high). table: 16
-// bytes. Eight byte permutations on a device; the host has no such instruction and indexes.
-APR_FN void lookup_by_picks(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
+// The same, where bit 3 of a selector's nibble asks for the sign of the byte picked instead: 0, or -1 for a negative one.
+APR_FN uint32_t pick_bytes_or_signs(uint32_t a, uint32_t b, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  uint32_t picked;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(picked) : "r"(a), "r"(b), "r"(selector));
+  return picked;
+#else
+  const uint32_t bytes = pick_bytes(a, b, selector);
+  uint32_t picked = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t byte = bytes >> (8 * i) & 255u;
+    picked |= (selector >> (4 * i) & 8u ? (byte & 128u ? 255u : 0u) : byte) << (8 * i);
+  }
+  return picked;
+#endif
+}
+
+// Nibbles 0-3 of v as four bytes.
+APR_FN uint32_t spread_nibbles(uint32_t v) {
+  v = ((v & 0xffffu) | v << 8) & 0x00ff00ffu;
+  return (v | v << 4) & 0x0f0f0f0fu;
+}
+
+// The table's bytes for the nibbles of v in order: 0-3 (first) and 4-7 (second). table: 16 bytes. Six byte permutations on a
+// device; the host has no such instruction and indexes.
+APR_FN void lookup_in_order_by_picks(uint32_t v, const U4& table, uint32_t& first, uint32_t& second) {
   const uint32_t index = v & 0x77777777u, upper = (v & 0x88888888u) >> 1;
-  uint32_t half[2];  // the nibbles in order: bytes 0-1 of v, then bytes 2-3
+  uint32_t half[2];
   for (int h = 0; h < 2; ++h) {
     const uint32_t a = pick_bytes(table.x, table.y, index >> (16 * h));
     const uint32_t b = pick_bytes(table.z, table.w, index >> (16 * h));
     half[h] = pick_bytes(a, b, 0x3210u | ((upper >> (16 * h)) & 0x4444u));
   }
-  low = pick_bytes(half[0], half[1], 0x6420u);
-  high = pick_bytes(half[0], half[1], 0x7531u);
+  first = half[0], second = half[1];
+}
+APR_FN void lookup_in_order(uint32_t v, const U4& table, uint32_t& first, uint32_t& second) {
+#if defined(__CUDA_ARCH__)
+  lookup_in_order_by_picks(v, table, first, second);
+#else
+  uint8_t bytes[16];
+  __builtin_memcpy(bytes, &table, 16);
+  first = second = 0;
+  for (int j = 0; j < 4; ++j) {
+    first |= static_cast<uint32_t>(bytes[(v >> (4 * j)) & 15u]) << (8 * j);
+    second |= static_cast<uint32_t>(bytes[(v >> (4 * j + 16)) & 15u]) << (8 * j);
+  }
+#endif
+}
+
+// The same for the low nibbles of the four bytes of v (low) and for the high ones (high).
+APR_FN void lookup_by_picks(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
+  uint32_t first, second;
+  lookup_in_order_by_picks(v, table, first, second);
+  low = pick_bytes(first, second, 0x6420u);
+  high = pick_bytes(first, second, 0x7531u);
 }
 APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t& high) {
 #if defined(__CUDA_ARCH__)
@@ -283,6 +332,12 @@ APR_FN float chunk_value(const IntChunk<kRuns, kRun>& chunk, int run, int column
 // the value of a column is scale * kTable[q] + offset:
 //
 //   static constexpr int kTable[16] = {-127, -88, ...};  // int8 values
+//
+// The indices are bytes, as other integers are, unless the block says that they are nibbles:
+//
+//   static constexpr bool kNibbles = true;  // nibble n of out.q[r][i], i < kRun / 8, is the index of column 8 i + n of run r
+//
+// which is what a file holds where byte b has column 2 b in its low and 2 b + 1 in its high half, and saves unpacking them.
 
 constexpr int greatest_power_of_two(int divisor_of) { return divisor_of & -divisor_of; }
 
@@ -363,27 +418,75 @@ template <class Block>
 inline constexpr bool kHasTable = requires {
   Block::kTable;
 };
+template <class Block>
+inline constexpr bool kHasNibbles = requires {
+  requires Block::kNibbles;
+};
 
 // kTable as bytes in four words, the first in the lowest byte.
 template <class Block>
-constexpr U4 packed_table() {
+constexpr U4 packed_table(bool magnitudes = false) {
   static_assert(sizeof(Block::kTable) == 16 * sizeof(int), "kTable has sixteen values");
   uint32_t w[4] = {};
-  for (int i = 0; i < 16; ++i) w[i / 4] |= (static_cast<uint32_t>(Block::kTable[i]) & 255u) << (8 * (i % 4));
+  for (int i = 0; i < 16; ++i) {
+    const int value = magnitudes && Block::kTable[i] < 0 ? -Block::kTable[i] : Block::kTable[i];
+    w[i / 4] |= (static_cast<uint32_t>(value) & 255u) << (8 * (i % 4));
+  }
   return {w[0], w[1], w[2], w[3]};
+}
+
+// -1: the first half of the table has no positive value and the second no negative one. 1: the other way round. 0: neither.
+template <class Block>
+constexpr int table_signs() {
+  if constexpr (!kHasTable<Block>) {
+    return 0;
+  } else {
+    bool falls = true, rises = true;
+    for (int i = 0; i < 16; ++i) {
+      const int value = Block::kTable[i];
+      if (value == -128) return 0;
+      if (i < 8 ? value > 0 : value < 0) rises = false;
+      if (i < 8 ? value < 0 : value > 0) falls = false;
+    }
+    return rises ? -1 : falls ? 1 : 0;
+  }
 }
 
 // The table's values for a chunk of indices, two words of them at a time.
 template <class Block, int kRuns, int kRun>
 APR_FN void look_up(IntChunk<kRuns, kRun>& chunk) {
   constexpr U4 table = packed_table<Block>();
-  constexpr int kWords = kRuns * (kRun / 4), kHalf = (kWords + 1) / 2;
-  uint32_t* q = &chunk.q[0][0];
-  for (int i = 0; i < kHalf; ++i) {
-    uint32_t unused = 0;
-    uint32_t& high = kHalf + i < kWords ? q[kHalf + i] : unused;
-    lookup_nibbles(q[i] | high << 4, table, q[i], high);
+  if constexpr (kHasNibbles<Block>) {
+    for (int r = 0; r < kRuns; ++r)
+      for (int i = kRun / 8 - 1; i >= 0; --i)
+        lookup_in_order(chunk.q[r][i], table, chunk.q[r][2 * i], chunk.q[r][2 * i + 1]);
+  } else {
+    constexpr int kWords = kRuns * (kRun / 4), kHalf = (kWords + 1) / 2;
+    uint32_t* q = &chunk.q[0][0];
+    for (int i = 0; i < kHalf; ++i) {
+      uint32_t unused = 0;
+      uint32_t& high = kHalf + i < kWords ? q[kHalf + i] : unused;
+      lookup_nibbles(q[i] | high << 4, table, q[i], high);
+    }
   }
+}
+
+// Magnitudes of positive and of negative values in words of their own, for kernels that multiply both: what a table's half
+// gives for indices of the other half is the sign of a magnitude, 0, so nothing has to be chosen. Four byte permutations
+// for eight columns.
+template <class Block, int kRuns, int kRun>
+APR_FN void look_up(SplitChunk<kRuns, kRun>& chunk) {
+  constexpr U4 table = packed_table<Block>(true);
+  for (int r = 0; r < kRuns; ++r)
+    for (int i = kRun / 8 - 1; i >= 0; --i) {
+      const uint32_t v = chunk.q[r][i], other = v ^ 0x88888888u;
+      for (int h = 0; h < 2; ++h) {
+        const uint32_t lower = pick_bytes_or_signs(table.x, table.y, v >> (16 * h));
+        const uint32_t upper = pick_bytes_or_signs(table.z, table.w, other >> (16 * h));
+        chunk.q[r][2 * i + h] = table_signs<Block>() < 0 ? upper : lower;
+        chunk.minus[r][2 * i + h] = table_signs<Block>() < 0 ? lower : upper;
+      }
+    }
 }
 
 template <class Block>
@@ -391,22 +494,29 @@ struct InParts : Block {
   using OfParts = Block;
   static constexpr int kCount = sizeof(Block::kParts) / sizeof(int);
   static_assert(part_offset<Block>(kCount) == Block::kBytes, "kBytes is the sum of kParts");
+  static_assert(!kHasNibbles<Block> || (kHasTable<Block> && Block::kRun % 8 == 0),
+                "kNibbles goes with kTable and runs of a multiple of 8 columns");
+  // Layouts decode to a SplitChunk too.
+  static constexpr bool kSplit = kHasNibbles<Block> && table_signs<Block>() != 0;
 
-  struct RowMajor {
+  struct Decoding {
+    template <class Chunk>
+    APR_FN static void decode(const typename Block::Raw& raw, int chunk, Chunk& out) {
+      Block::decode(raw, chunk, out);
+      if constexpr (kHasTable<Block>) look_up<Block>(out);
+    }
+  };
+
+  struct RowMajor : Decoding {
     static constexpr int kPlanes = 1;
     static constexpr int kPlaneBytes[kPlanes] = {Block::kBytes};
     using Raw = typename Block::Raw;
     APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
       return Block::load(PartsOfRow<Block>{block.p[0]}, chunk);
     }
-    template <class Chunk>
-    APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
-      Block::decode(raw, chunk, out);
-      if constexpr (kHasTable<Block>) look_up<Block>(out);
-    }
   };
 
-  struct Planar {
+  struct Planar : Decoding {
     static constexpr int kPlanes = kCount;
     static constexpr const int (&kPlaneBytes)[kPlanes] = Block::kParts;
     using Raw = typename Block::Raw;
@@ -414,11 +524,6 @@ struct InParts : Block {
       PartsOfPlanes<Block, kCount> parts;
       for (int p = 0; p < kCount; ++p) parts.plane[p] = block.p[p];
       return Block::load(parts, chunk);
-    }
-    template <class Chunk>
-    APR_FN static void decode(const Raw& raw, int chunk, Chunk& out) {
-      Block::decode(raw, chunk, out);
-      if constexpr (kHasTable<Block>) look_up<Block>(out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       for (int p = 0; p < kCount; block += Block::kParts[p++])

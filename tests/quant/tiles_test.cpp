@@ -108,6 +108,38 @@ struct Crossing {
   static constexpr float kMiddle = 7.5f, kStep = 0.0078125f;
 };
 
+// A table whose indices come as nibbles, in runs of 24 columns.
+struct Nibbles {
+  static constexpr int kBlock = 96, kBytes = 52, kParts[] = {4, 48}, kAlign = 4, kGroup = 96, kRuns = 2,
+                       kRun = 24;
+  static constexpr bool kInteger = true, kOffset = false, kNibbles = true;
+  static constexpr int kTable[16] = {-120, -104, -88, -72, -56, -40, -24, -8,
+                                     8,    24,   40,  56,  72,  88,  104, 120};
+  APR_FN static constexpr int col(int chunk, int run) { return 48 * chunk + 24 * run; }
+  struct Raw {
+    uint32_t q[6];
+    uint8_t scale;
+  };
+  APR_FN static Raw load(const auto& block, int chunk) {
+    Raw raw;
+    for (int i = 0; i < 6; ++i) load_part<1>(block, 24 * chunk + 4 * i, raw.q[i]);
+    load_part<0>(block, 0, raw.scale);
+    return raw;
+  }
+  APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
+    for (int r = 0; r < kRuns; ++r) {
+      for (int i = 0; i < 3; ++i) out.q[r][i] = raw.q[3 * r + i];
+      out.scale[r] = static_cast<float>(raw.scale) * 0.00048828125f;
+      out.offset[r] = 0.0f;
+    }
+  }
+  static void pack(const int* level, uint8_t* block) {
+    for (int i = 0; i < 48; ++i) block[4 + i] = static_cast<uint8_t>(level[2 * i] | level[2 * i + 1] << 4);
+  }
+  static constexpr int kLevels = 16;
+  static constexpr float kMiddle = 7.5f, kStep = 0.0078125f;
+};
+
 // The quantiser that all of them share: kLevels values, kStep * byte apart, about zero. One scale a block.
 template <class B, const char* kText>
 struct Definition {
@@ -142,10 +174,11 @@ struct Judge : conformance::Listener {
   }
 };
 
-constexpr char kShort[] = "test.short", kWide[] = "test.wide", kCrossing[] = "test.crossing";
-constexpr const apr_quant_format* kShapes[] = {&Format<Definition<Short, kShort>>::kTable,
-                                               &Format<Definition<Wide, kWide>>::kTable,
-                                               &Format<Definition<Crossing, kCrossing>>::kTable};
+constexpr char kShort[] = "test.short", kWide[] = "test.wide", kCrossing[] = "test.crossing",
+               kNibbles[] = "test.nibbles";
+constexpr const apr_quant_format* kShapes[] = {
+    &Format<Definition<Short, kShort>>::kTable, &Format<Definition<Wide, kWide>>::kTable,
+    &Format<Definition<Crossing, kCrossing>>::kTable, &Format<Definition<Nibbles, kNibbles>>::kTable};
 
 }  // namespace
 

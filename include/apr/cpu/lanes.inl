@@ -43,7 +43,7 @@ APR_FN void decode_rows(const uint32_t (*word)[kTileRows], int c, TileChunk<Bloc
     IntChunk<Block::kRuns, Block::kRun> chunk;
     Block::decode(Block::load(PartsOfLane<Block>{word, lane}, c), c, chunk);
     for (int r = 0; r < Block::kRuns; ++r)
-      for (int i = 0; i < Block::kRun / 4; ++i) out.q[r][i][lane] = chunk.q[r][i];
+      for (int i = 0; i < Block::kRun / (kHasNibbles<Block> ? 8 : 4); ++i) out.q[r][i][lane] = chunk.q[r][i];
   }
   for (int lane = 0; lane < kTileRows; ++lane) {
     IntChunk<Block::kRuns, Block::kRun> chunk;
@@ -53,6 +53,14 @@ APR_FN void decode_rows(const uint32_t (*word)[kTileRows], int c, TileChunk<Bloc
       if constexpr (Block::kOffset) out.offset[r][lane] = chunk.offset[r];
     }
   }
+  if constexpr (kHasNibbles<Block>)
+    for (int r = 0; r < Block::kRuns; ++r)
+      for (int i = Block::kRun / 8 - 1; i >= 0; --i)
+        for (int lane = 0; lane < kTileRows; ++lane) {
+          const uint32_t indices = out.q[r][i][lane];
+          out.q[r][2 * i][lane] = spread_nibbles(indices);
+          out.q[r][2 * i + 1][lane] = spread_nibbles(indices >> 16);
+        }
   if constexpr (kHasTable<Block>) {
     constexpr U4 table = packed_table<Block>();
     for (int r = 0; r < Block::kRuns; ++r)
@@ -87,8 +95,7 @@ APR_FN void add_chunk(const TileChunk<Block>& chunk, int c, uint64_t k, const ap
     // An offset is shared by 16 aligned columns at least, and whoever has the first of them adds it for all.
     if constexpr (Block::kOffset && !kAffine)
       for (uint64_t x = (begin + 15) / 16 * 16; x < begin + Block::kRun; x += 16)
-        for (int m = 0; m < kM; ++m)
-          add_product(sum[m], chunk.offset[r], a.sum[(m * a.x_stride + x) / 16]);
+        for (int m = 0; m < kM; ++m) add_product(sum[m], chunk.offset[r], a.sum[(m * a.x_stride + x) / 16]);
   }
 }
 
@@ -104,7 +111,8 @@ void gemv_int_tiles_m(const apr_cpu_gemv& a) {
     RowSums sum[kM] = {};
     uint64_t at = 0;
     for (uint64_t k = 0; k < a.k; k += Block::kBlock, at += Block::kBytes) {
-      const uint64_t next = at + kAhead < a.row_bytes ? at + kAhead : at + kAhead + (kTileRows - 1) * a.row_bytes;
+      const uint64_t next =
+          at + kAhead < a.row_bytes ? at + kAhead : at + kAhead + (kTileRows - 1) * a.row_bytes;
       for (int lane = 0; lane < kTileRows; ++lane)
         for (int i = 0; i < Block::kBytes; i += 64) __builtin_prefetch(row.p[lane] + next + i);
       stage<Block>(row.p, at, word);
@@ -135,8 +143,7 @@ APR_FN void store_chunk(const TileChunk<Block>& chunk, int c, uint64_t k, uint64
     const uint64_t column = k + static_cast<uint64_t>(Block::col(c, r));
     int8_t* q = a.q + n * a.q_stride + column;
     int i = 0;
-    for (; i + 4 <= Block::kRun / 4; i += 4)
-      store_quads(chunk.q[r] + i, rows, q + 4 * i, a.q_stride);
+    for (; i + 4 <= Block::kRun / 4; i += 4) store_quads(chunk.q[r] + i, rows, q + 4 * i, a.q_stride);
     for (; i < Block::kRun / 4; ++i)
       for (uint64_t row = 0; row < rows; ++row)
         __builtin_memcpy(q + row * a.q_stride + 4 * i, &chunk.q[r][i][row], 4);
