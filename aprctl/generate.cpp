@@ -27,10 +27,7 @@ std::string_view name(Finish finish) {
 }
 
 Conversation::Conversation(Session& session, const Tokenizer& tokenizer, const GenerateOptions& options)
-    : session_(session),
-      tokenizer_(tokenizer),
-      options_(options),
-      sampler_(options.sampler) {
+    : session_(session), tokenizer_(tokenizer), options_(options), sampler_(options.sampler) {
   if (static_cast<uint32_t>(tokenizer.vocab_size()) != session.vocab())
     throw Error("{}: the tokenizer has {} tokens but the model computes {} logits", tokenizer.vocab().origin,
                 tokenizer.vocab_size(), session.vocab());

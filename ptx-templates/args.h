@@ -278,7 +278,8 @@ struct Candidate {  // as apr_candidate
 struct TopKArgs {
   const int32_t* m;  // at most kHeadRows
   const float* x;    // [M][kN]
-  Candidate* best;   // [M][kTopK], descending; equal values by ascending index; NaN and -1 when the row has a NaN
+  // [M][kTopK], descending, equals by ascending index; all NaN and -1 where the row has a NaN
+  Candidate* best;
   void* scratch;
 };
 

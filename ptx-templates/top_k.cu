@@ -16,8 +16,8 @@ ctas = { values = [16, 32, 64, 128], default = 64, meaning = "CTAs of a row" }
 // the kTopK-th largest maximum, so the last CTA has the columns of about kTopK groups to look at instead of the row.
 namespace apr::spec {
 constexpr int kThreads = 1024;
-constexpr int kGroup = 64;               // columns: 16 lanes read four each
-constexpr int kLanes = kGroup / 4;       // of a group
+constexpr int kGroup = 64;          // columns: 16 lanes read four each
+constexpr int kLanes = kGroup / 4;  // of a group
 constexpr int kAtOnce = kThreads / kLanes;
 constexpr int kGroups = ceil_div(kN, kGroup);
 constexpr int kPart = ceil_div(kGroups, ctas);  // groups of a CTA
@@ -29,7 +29,7 @@ constexpr int power_of_two(int n) {
   return p;
 }
 constexpr int kSort = power_of_two(kTopK);
-constexpr int kCached = min_of(8 * kThreads, kGroups * kGroup);
+constexpr int kPadded = kGroups * kGroup, kCached = min_of(8 * kThreads, kPadded);
 static_assert(kTopK <= 1024 && kTopK <= kN,
               "top_k sorts in one CTA: at most 1024, and no more than there are");
 struct Shared {

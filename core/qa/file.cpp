@@ -63,6 +63,8 @@ QaResult gate_weights(QaSubject& subject) {
     result.verdict = QaVerdict::Fail;
     result.text = fmt::format("{} of {} tensors hold what is no number: the file is damaged",
                               result.details.size(), model.tensors.size());
+  } else if (model.tensors.empty()) {
+    throw NotRunnable("the file has no tensors");
   } else if (with_scales == model.tensors.size()) {
     throw NotRunnable("every tensor has scales beside it, and is checked only at load");
   } else {

@@ -63,14 +63,14 @@ class Sampler {
   double uniform();  // [0, 1), a multiple of 2^-53
 
   SamplerOptions options_;
-  uint64_t state_[4];             // xoshiro256**
-  std::vector<int32_t> recent_;   // ring of the last repeat_last_n tokens
-  size_t recent_next_ = 0;        // where the next one goes
-  std::vector<float> penalised_;  // [V], only with a penalty
-  std::vector<int32_t> unique_;   // recent tokens, ascending
-  std::vector<float> block_highest_;   // [ceil(V / 64)]: the highest logit of each block
+  uint64_t state_[4];                      // xoshiro256**
+  std::vector<int32_t> recent_;            // ring of the last repeat_last_n tokens
+  size_t recent_next_ = 0;                 // where the next one goes
+  std::vector<float> penalised_;           // [V], only with a penalty
+  std::vector<int32_t> unique_;            // recent tokens, ascending
+  std::vector<float> block_highest_;       // [ceil(V / 64)]: the highest logit of each block
   std::vector<apr_candidate> candidates_;  // most probable first, unless nothing needed an order
-  std::vector<double> weights_;        // of candidates_
+  std::vector<double> weights_;            // of candidates_
 };
 
 }  // namespace apr

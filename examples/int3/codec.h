@@ -13,15 +13,10 @@
 #include "apr/codec.h"
 
 struct ExampleInt3Block {
-  static constexpr int kBlock = 256;
-  static constexpr int kBytes = 106;
+  static constexpr int kBlock = 256, kBytes = 106, kAlign = 2;
   static constexpr int kParts[] = {96, 8, 2};
-  static constexpr int kAlign = 2;
-  static constexpr bool kInteger = true;
-  static constexpr bool kOffset = true;
-  static constexpr int kGroup = 32;
-  static constexpr int kRuns = 4;
-  static constexpr int kRun = 16;
+  static constexpr bool kInteger = true, kOffset = true;
+  static constexpr int kGroup = 32, kRuns = 4, kRun = 16;
   APR_FN static constexpr int col(int chunk, int run) { return 64 * chunk + 16 * run; }
 
   struct Raw {

@@ -1,8 +1,8 @@
 /* A backend: computes plans on a kind of device.
  *
- * Order of calls: devices -> open -> load (once per plan) -> step ... -> unload -> close. A device and its sessions are
- * used by one thread at a time; different devices may be used by different threads. Handles are opaque, made by open and
- * load, and freed by close and unload, which accept null.
+ * Order of calls: devices -> open -> load -> step ... -> unload -> close. A device may have several sessions, also of one
+ * plan; all of them are used by one thread at a time, while different devices may be used by different threads. Handles
+ * are opaque, made by open and load, and freed by close and unload, which accept null.
  */
 #pragma once
 

@@ -10,8 +10,8 @@
 
 namespace apr::cuda {
 
-using Args =
-    std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs, ArgmaxArgs, TopKArgs>;
+using Args = std::variant<LinearArgs, EmbedArgs, NormArgs, ConvertArgs, ElementwiseArgs, AttentionArgs,
+                          ArgmaxArgs, TopKArgs>;
 
 const void* address(const Args& args);
 

@@ -14,12 +14,12 @@ namespace apr::cuda {
 
 // How a matrix of activations lies in device memory: see ActInt8 and ActHalf in ptx-templates/args.h.
 enum class Form {
-  Float,   // float32 [rows][width]
-  Int8,    // 8-bit blocks with scales and sums
-  F16,     // one f16 term
-  Bf16x2,  // two bf16 terms
-  F16x2,   // two f16 terms
-  Token,   // int32 [rows]: the result of argmax
+  Float,       // float32 [rows][width]
+  Int8,        // 8-bit blocks with scales and sums
+  F16,         // one f16 term
+  Bf16x2,      // two bf16 terms
+  F16x2,       // two f16 terms
+  Token,       // int32 [rows]: the result of argmax
   Candidates,  // Candidate [rows][width]: the result of top_k
 };
 

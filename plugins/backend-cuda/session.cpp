@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <cstddef>
+#include <cstring>
 #include <deque>
 #include <span>
 

@@ -17,7 +17,7 @@ struct GenericShape {
   int32_t rope_kind;  // RopeKind
   int32_t window;     // 0: unlimited
   int32_t bias;       // 1: the linear has one
-  int32_t top_k;  // candidates of a row
+  int32_t top_k;      // candidates of a row
   int32_t pad[5];
 };
 

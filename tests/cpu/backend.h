@@ -41,8 +41,8 @@ struct Token {
 struct Result {
   apr_status status;
   std::string error;
-  std::vector<float> logits;    // [wanted][vocab]
-  std::vector<int32_t> argmax;  // [wanted]
+  std::vector<float> logits;       // [wanted][vocab]
+  std::vector<int32_t> argmax;     // [wanted]
   std::vector<apr_candidate> top;  // [wanted][n_top], of a session with n_top > 0
 };
 

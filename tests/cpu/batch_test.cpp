@@ -2,8 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <numeric>
 #include <cstring>
+#include <numeric>
 
 #include "support.h"
 
@@ -227,9 +227,8 @@ TEST_CASE("candidates are the largest logits in order") {
     }
     CHECK(wrong == 0);
     const Result alone = loaded.step(prompt(200), false);
-    CHECK(std::equal(alone.top.begin(), alone.top.end(), all.top.begin(), [](const auto& a, const auto& b) {
-      return a.token == b.token && a.logit == b.logit;
-    }));
+    CHECK(std::equal(alone.top.begin(), alone.top.end(), all.top.begin(),
+                     [](const auto& a, const auto& b) { return a.token == b.token && a.logit == b.logit; }));
   }
   for (const uint32_t n_top : {uint32_t{SmallModel::kVocab} + 1, uint32_t{APR_MAX_TOP} + 1}) {
     Loaded refused(model.plan(), {}, {.n_top = n_top});

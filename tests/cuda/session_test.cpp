@@ -182,8 +182,7 @@ TEST_CASE("candidates are the largest logits in order, from a graph, kernel by k
   TestSession none(tiny.plan(), options);
   CHECK_THROWS_WITH(none.top({1}), "candidates are wanted, but the session was loaded for none (n_top = 0)");
   options.n_top = shape.n_vocab + 1;
-  CHECK_THROWS_WITH(TestSession(tiny.plan(), options),
-                    doctest::Contains("candidates"));
+  CHECK_THROWS_WITH(TestSession(tiny.plan(), options), doctest::Contains("candidates"));
 }
 
 TEST_CASE("the graph gives the bits of its kernels launched one by one") {

@@ -188,7 +188,8 @@ TEST_CASE("the most probable tokens alone give the same text as all logits") {
       for (size_t i = 0; i < logits.size(); ++i) order.push_back({logits[i], static_cast<int32_t>(i)});
       std::stable_sort(order.begin(), order.end(),
                        [](const apr_candidate& a, const apr_candidate& b) { return a.logit > b.logit; });
-      const int32_t a = whole.sample(logits), b = few.sample(std::span<const apr_candidate>(order).first(needed));
+      const int32_t a = whole.sample(logits),
+                    b = few.sample(std::span<const apr_candidate>(order).first(needed));
       REQUIRE(a == b);
       whole.accept(a), few.accept(b);
       for (float& logit : logits)

@@ -448,7 +448,8 @@ void top_k(const Spec& spec, const TopKArgs& a) {
     std::stable_sort(all.begin(), all.end(),
                      [](const Candidate& p, const Candidate& q) { return p.value > q.value; });
     std::copy_n(all.begin(), k, best);
-    if (std::any_of(x, x + n, [](float v) { return std::isnan(v); })) std::fill_n(best, k, Candidate{NAN, -1});
+    if (std::any_of(x, x + n, [](float v) { return std::isnan(v); }))
+      std::fill_n(best, k, Candidate{NAN, -1});
   }
 }
 

@@ -44,8 +44,7 @@ bool on_fake_gpu() {
   return fake;
 }
 
-TestSession::TestSession(const apr_plan& plan, const Options& options)
-    : plan_(plan), n_top_(options.n_top) {
+TestSession::TestSession(const apr_plan& plan, const Options& options) : plan_(plan), n_top_(options.n_top) {
   std::vector<apr_setting> settings;
   for (const auto& [key, value] : options.settings) settings.push_back({key.c_str(), value.c_str()});
   apr_device_options device{};
