@@ -53,14 +53,18 @@ APR_FN void decode_rows(const uint32_t (*word)[kTileRows], int c, TileChunk<Bloc
       if constexpr (Block::kOffset) out.offset[r][lane] = chunk.offset[r];
     }
   }
-  if constexpr (kHasNibbles<Block>)
+  if constexpr (kHasNibbles<Block>) {
+#pragma GCC unroll 16
     for (int r = 0; r < Block::kRuns; ++r)
-      for (int i = Block::kRun / 8 - 1; i >= 0; --i)
-        for (int lane = 0; lane < kTileRows; ++lane) {
-          const uint32_t indices = out.q[r][i][lane];
-          out.q[r][2 * i][lane] = spread_nibbles(indices);
-          out.q[r][2 * i + 1][lane] = spread_nibbles(indices >> 16);
-        }
+#pragma GCC unroll 16
+      for (int i = Block::kRun / 8 - 1; i >= 0; --i) {
+        uint32_t indices[kTileRows];
+        __builtin_memcpy(indices, out.q[r][i], sizeof indices);
+        for (int lane = 0; lane < kTileRows; ++lane) out.q[r][2 * i][lane] = spread_nibbles(indices[lane]);
+        for (int lane = 0; lane < kTileRows; ++lane)
+          out.q[r][2 * i + 1][lane] = spread_nibbles(indices[lane] >> 16);
+      }
+  }
   if constexpr (kHasTable<Block>) {
     constexpr U4 table = packed_table<Block>();
     for (int r = 0; r < Block::kRuns; ++r)
