@@ -251,8 +251,7 @@ void Session::allocate() {
   host_results_ = PinnedMemory(gpu_, 2 * sizeof(int32_t), "results of decode steps");
   if (heads_.back().program.top)
     host_candidates_ = PinnedMemory(
-        gpu_, uint64_t{head_rows} * heads_.back().program.buffers.back().width * sizeof(Candidate),
-        "candidates");
+        gpu_, buffer_layout(heads_.back().program.buffers.back(), head_rows).bytes, "candidates");
   std::memset(host_states_.at<char>(), 0, state_bytes);
   weight_scales_.assign(plan_.n_weights, 1.0f);
 

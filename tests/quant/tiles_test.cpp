@@ -74,13 +74,19 @@ struct Wide {
   static constexpr float kMiddle = 128.0f, kStep = 0.00048828125f;
 };
 
+// A table, and what the quantiser knows of its values.
+struct SixteenLevels {
+  static constexpr int kTable[16] = {-120, -104, -88, -72, -56, -40, -24, -8,
+                                     8,    24,   40,  56,  72,  88,  104, 120};
+  static constexpr int kLevels = 16;
+  static constexpr float kMiddle = 7.5f, kStep = 0.0078125f;
+};
+
 // A table, in runs of 20 columns that begin at 0, 20, 40, 60 and cross blocks of activations; groups of 160 columns.
-struct Crossing {
+struct Crossing : SixteenLevels {
   static constexpr int kBlock = 160, kBytes = 84, kParts[] = {1, 3, 80}, kAlign = 4, kGroup = 160, kRuns = 2,
                        kRun = 20;
   static constexpr bool kInteger = true, kOffset = false;
-  static constexpr int kTable[16] = {-120, -104, -88, -72, -56, -40, -24, -8,
-                                     8,    24,   40,  56,  72,  88,  104, 120};
   APR_FN static constexpr int col(int chunk, int run) { return 40 * chunk + 20 * run; }
   struct Raw {
     uint32_t q[5];
@@ -104,17 +110,13 @@ struct Crossing {
       block[4 + i] =
           static_cast<uint8_t>(level[i / 20 * 40 + i % 20] | level[i / 20 * 40 + 20 + i % 20] << 4);
   }
-  static constexpr int kLevels = 16;
-  static constexpr float kMiddle = 7.5f, kStep = 0.0078125f;
 };
 
 // A table whose indices come as nibbles, in runs of 24 columns.
-struct Nibbles {
+struct Nibbles : SixteenLevels {
   static constexpr int kBlock = 96, kBytes = 52, kParts[] = {4, 48}, kAlign = 4, kGroup = 96, kRuns = 2,
                        kRun = 24;
   static constexpr bool kInteger = true, kOffset = false, kNibbles = true;
-  static constexpr int kTable[16] = {-120, -104, -88, -72, -56, -40, -24, -8,
-                                     8,    24,   40,  56,  72,  88,  104, 120};
   APR_FN static constexpr int col(int chunk, int run) { return 48 * chunk + 24 * run; }
   struct Raw {
     uint32_t q[6];
@@ -136,8 +138,6 @@ struct Nibbles {
   static void pack(const int* level, uint8_t* block) {
     for (int i = 0; i < 48; ++i) block[4 + i] = static_cast<uint8_t>(level[2 * i] | level[2 * i + 1] << 4);
   }
-  static constexpr int kLevels = 16;
-  static constexpr float kMiddle = 7.5f, kStep = 0.0078125f;
 };
 
 // The quantiser that all of them share: kLevels values, kStep * byte apart, about zero. One scale a block.

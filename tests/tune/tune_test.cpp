@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "apr/rules.hpp"
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/profile/select.h"
 #include "core/tune/tune.h"
@@ -72,13 +73,13 @@ apr_status measure(apr_session*, uint32_t index, uint32_t repetitions,
                    const apr_kernel_rule* const* candidates, uint32_t n, apr_measurement* results,
                    apr_error* error) {
   if (world.measured++ >= world.stop_after) return std::strcpy(error->message, "killed"), APR_FAILED;
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   const double slower = world.measured > world.slow_after ? 3 : 1;
   const std::chrono::duration<double> asked(slower * world.seconds * n * repetitions);
   for (uint32_t i = 0; i < n; ++i)
     if (candidates[i] != nullptr) world.candidates.push_back(described(index, *candidates[i]));
   std::this_thread::sleep_for(asked);
-  world.late += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin - asked).count();
+  world.late += seconds_since(begin) - asked.count();
   for (uint32_t i = 0; i < n; ++i) {
     results[i].spread = 0.05;
     if (candidates[i] != nullptr && std::strcmp(candidates[i]->kernel, "other") == 0) {
@@ -308,16 +309,22 @@ TEST_CASE("another template that serves the demand is searched too, and named by
   CHECK_FALSE(rules_of(plain, "fake", f.request.templates).empty());
 }
 
+namespace {
+
+double faster_with_both(int64_t rows, int64_t depth) {
+  return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
+}
+
+}  // namespace
+
 TEST_CASE("the search ends in time, and what it found is decided") {
   Fixture f;  // without a journal: a disk that others keep busy may take as long as the whole search
-  world.microseconds = [](int64_t rows, int64_t depth) {
-    return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
-  };
+  world.microseconds = faster_with_both;
   world.seconds = 0.004;  // 28 ms a candidate, more than a second for all
   f.request.seconds = 0.5;
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const TuneOutcome outcome = tune(f.request);
-  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double took = seconds_since(start);
   CHECK(took < 1.1 * f.request.seconds + world.late + 0.1);
   CHECK_FALSE(outcome.complete);
   CHECK_FALSE(outcome.interrupted);
@@ -329,9 +336,7 @@ TEST_CASE("where the time was over, the next run goes on") {
   Fixture f;
   const apr_test::TempDir folder;
   f.request.journal = folder / "t.journal";
-  world.microseconds = [](int64_t rows, int64_t depth) {
-    return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
-  };
+  world.microseconds = faster_with_both;
   world.seconds = 0.004;
   f.request.seconds = 0.5;
   CHECK_FALSE(tune(f.request).complete);
@@ -343,14 +348,12 @@ TEST_CASE("where the time was over, the next run goes on") {
 
 TEST_CASE("a machine that becomes slower ends the search not much later, and what was found is decided") {
   Fixture f;
-  world.microseconds = [](int64_t rows, int64_t depth) {
-    return 20.0 - static_cast<double>(rows) - static_cast<double>(depth);
-  };
+  world.microseconds = faster_with_both;
   world.seconds = 0.003, world.slow_after = 6;
   f.request.seconds = 1;
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const TuneOutcome outcome = tune(f.request);
-  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double took = seconds_since(start);
   // One confirmation, of two kernels, may have begun when the time was over but for a moment.
   CHECK(took < 1.05 + 2 * 3 * world.seconds * f.request.repetitions + world.late);
   CHECK_FALSE(outcome.complete);
