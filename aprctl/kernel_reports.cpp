@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstddef>
+#include <map>
 
 #include "aprctl/kernels.h"
 #include "core/base/error.h"
@@ -29,6 +31,36 @@ KernelReport report_of(const apr_kernel_info& k) {
           k.m_max,
           k.launch,
           k.microseconds};
+}
+
+// A product's time in a chain of launches of itself, its weights read from memory each time: between two events it would
+// carry what a launch costs, as much as a small product.
+void time_products(const Session& session, std::vector<KernelReport>& reports) {
+  constexpr uint32_t kRepetitions = 5;
+  const apr_backend& backend = session.backend();
+  if (backend.struct_size < offsetof(apr_backend, measure) + sizeof backend.measure ||
+      backend.measure == nullptr)
+    return;
+  std::map<std::pair<std::string, std::string>, double>
+      per_byte;  // of a launch: what it computes, and its parameters
+  for (uint32_t i = 0; i < reports.size(); ++i) {
+    KernelReport& k = reports[i];
+    if (k.op != "linear" || k.bytes == 0) continue;
+    const auto [at, fresh] = per_byte.emplace(std::pair(k.spec, k.config), 0);
+    if (fresh) {
+      const apr_kernel_rule* own = nullptr;
+      apr_measurement result{};
+      result.struct_size = sizeof result;
+      apr_error error{};
+      error.struct_size = sizeof error;
+      const apr_status status = backend.measure(session.handle(), i, kRepetitions, &own, 1, &result, &error);
+      if (status != APR_OK && status != APR_UNSUPPORTED)
+        throw Error("backend {}: measuring {}: {}", backend.name, k.spec, error.message);
+      if (status == APR_OK && result.status == APR_OK && result.bytes > 0)
+        at->second = result.microseconds / static_cast<double>(result.bytes);
+    }
+    if (at->second > 0) k.microseconds = at->second * static_cast<double>(k.bytes);
+  }
 }
 
 }  // namespace
@@ -71,6 +103,7 @@ std::vector<KernelReport> timed_kernels(Engine& engine) {
     std::sort(t.begin(), t.end());
     reports[i].microseconds = t.empty() ? 0 : t[t.size() / 2];
   }
+  time_products(session, reports);
   return reports;
 }
 

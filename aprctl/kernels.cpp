@@ -306,7 +306,8 @@ int kernels_main(const Arguments& args) {
   line.options().add_options()("name", po::value<std::string>(),
                                "show: a stage (blk.0.ffn_down) or a tensor (blk.0.ffn_down.weight)")(
       "arch", po::value<std::string>(), "decide for such a device instead of opening one: sm_90a")(
-      "run", po::bool_switch(), "explain: measure every kernel in decode steps, and in a prompt")(
+      "run", po::bool_switch(),
+      "explain: measure every kernel: products in chains of themselves, others in decode steps and a prompt")(
       "all", po::bool_switch(), "explain: kernels for every number of tokens, not for 1 and the most alone")(
       "tokens", po::value<uint32_t>()->default_value(1), "show: of the kernel that serves so many tokens")(
       "ptx", po::bool_switch(), "show: PTX too")("json", po::bool_switch(), "print JSON");

@@ -106,6 +106,11 @@ APR_DEV int dot4(uint32_t a, uint32_t b, int c) {
   return d;
 }
 
+// A sum that began as kIntegerFloat as a float: exact below 2^22. It has become the float 1.5 * 2^23 + sum, and a
+// subtraction costs half of a conversion.
+constexpr int kIntegerFloat = 0x4b400000;
+APR_DEV float integer_float(int d) { return __int_as_float(d) - 12582912.0f; }
+
 APR_DEV float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 // ---- 16-bit floats ----------------------------------------------------------------------------------------

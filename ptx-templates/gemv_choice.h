@@ -35,10 +35,23 @@ constexpr int gemv_columns() {
   }
 }
 
+// Whether a lane of each segment advances by a multiple of so many columns.
+template <int kSegments, int kLanes, int kSplit>
+constexpr bool gemv_strides(int columns) {
+  if constexpr (kSegments == 0) {
+    return true;
+  } else {
+    using Codec = typename spec::Segments::template At<kSegments - 1>::type::Codec;
+    using Shape = GemvShape<Codec, spec::kK, kLanes, kSplit, 1>;
+    return Shape::kRegular && Shape::kStride * Codec::kBlock % columns == 0 &&
+           gemv_strides<kSegments - 1, kLanes, kSplit>(columns);
+  }
+}
+
 // ---- parameters that were left to the shape (0) -----------------------------------------------------------
 
 struct GemvChoice {
-  int lanes, rows, depth, warps, split, ctas;
+  int lanes, rows, depth, warps, split, ctas, ahead;
 };
 
 template <int kSegments>
@@ -60,22 +73,73 @@ constexpr int results() {
   }
 }
 
-// What measured best on an H200 over the shapes of models from 0.5 to 7 billion weights
+template <int kSegments>
+constexpr int64_t weight_bytes() {
+  if constexpr (kSegments == 0) {
+    return 0;
+  } else {
+    using Segment = typename spec::Segments::template At<kSegments - 1>::type;
+    return weight_bytes<kSegments - 1>() + static_cast<int64_t>(Segment::kN) *
+                                               ceil_div(spec::kK, Segment::Codec::kBlock) *
+                                               Segment::Codec::kBytes;
+  }
+}
+
+// Rows of so many iterations are unrolled whole: around a loop the ring's slots change places, which costs a move
+// for each of their registers.
+constexpr int kUnrolledIters = 9;
+
+// Share of a multiprocessor's time, in percent, in which so many pieces at once have work.
+constexpr int busy(int pieces, int at_once) {
+  const int slots = spec::kSms * at_once;
+  return pieces * 100 / (ceil_div(pieces, slots) * slots);
+}
+
+// What measured best on an H200 over the shapes of models from 0.5 to 8 billion weights
 // (docs/benchmarks-kernels.md). prepares: every CTA works on the activations before it can begin.
 constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
   using Codec = typename spec::Segments::template At<0>::type::Codec;
   constexpr bool kPair = spec::kEpilogue == kEpilogueSwiglu,
-                 kQuantise = kPair && spec::kOutput == kOutputInt8;
+                 kQuantise = kPair && spec::kOutput == kOutputInt8,
+                 kOne =
+                     Codec::kInteger && spec::kM == 1;  // what follows for integers is measured for one token
   constexpr int kChunks = ceil_div(spec::kK, Codec::kBlock) * block_chunks<Codec>();
   constexpr int kResults = kPair ? results<1>() : results<spec::kSegments>();
+  // Twelve warps with registers for four results each; they make three blocks of int8 at once, and eight warps in
+  // two CTAs make two.
+  constexpr int kResultBlocks = ceil_div(kResults, kActBlock);
+  const bool free = c.lanes == 0 && c.rows == 0 && c.warps == 0 && c.split == 0;
+  if (kOne && kQuantise && free && busy(kResultBlocks, 3) + 5 > busy(kResultBlocks, 2)) {
+    // As few lanes as leave a row short enough to be unrolled.
+    for (c.lanes = 8; c.lanes < 32 && kChunks > c.lanes * 8;) c.lanes *= 2;
+    if (c.lanes < 32) {
+      c.rows = c.lanes / 4, c.warps = 12, c.split = 1;
+      if (c.depth == 0) c.depth = min_of(3, ceil_div(kChunks, c.lanes));
+    } else {
+      c.lanes = 0;
+    }
+  }
+  // Few results behind a preparation, in one round: again four a warp, or rows of wide chunks shared by all warps.
+  if (kOne && !kPair && free && prepares && spec::kK >= 1536 && kResults <= spec::kSms * 12 * 4) {
+    if (chunk_columns<Codec>() <= 32 || kChunks < 48) {
+      c.lanes = 8, c.rows = 1, c.warps = 12, c.split = 1;
+      if (c.depth == 0) c.depth = min_of(4, ceil_div(kChunks, c.lanes));
+    } else {
+      c.warps = 16, c.split = 8;
+    }
+  }
   if (c.lanes == 0) {
     // Fewer lanes where a tenth of them would otherwise idle.
     c.lanes = 32;
-    for (int l = 16; l >= 4; l /= 2)
+    for (int l = 16; l >= 8; l /= 2)
       if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
   }
   if (c.rows == 0) c.rows = 2;
-  const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? c.rows / 2 : c.rows));
+  const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? max_of(1, c.rows / 2) : c.rows));
+  // Long rows that are read where they are: by four warps each.
+  const bool shared_rows =
+      kOne && !kPair && !prepares && kChunks >= c.lanes * 16 && c.warps == 0 && c.split == 0;
+  if (shared_rows) c.warps = 8, c.split = 4;
   // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
   const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
   // Chunks that take many registers, and floats, whose arithmetic is nothing: one large CTA.
@@ -101,11 +165,14 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
   if (c.depth == 0) {
     const int iters = ceil_div(kChunks, c.lanes * c.split),
               fits = max_of(1, 48 / (c.rows * widest_raw<spec::kSegments>()));
-    c.depth = min_of(min_of(once ? 2 : 4, fits), iters);
+    const bool loops = Codec::kInteger && iters > kUnrolledIters && widest_raw<spec::kSegments>() > 5;
+    c.depth = min_of(min_of(once || loops ? 2 : 4, fits), iters);
     // Floats leave registers for more, where that divides the iterations.
     for (int d = 5; d <= 6 && !Codec::kInteger && !once; ++d)
       if (d <= fits && iters % d == 0 && iters % c.depth != 0) c.depth = d;
   }
+  // Weights for some microseconds: what is asked for while the previous kernel ends is worth it.
+  if (c.ahead == 0) c.ahead = Codec::kInteger && weight_bytes<spec::kSegments>() >= 16 << 20 ? 32 : 1;
   return c;
 }
 

@@ -48,8 +48,8 @@ constexpr bool whole_rows() {
   }
 }
 
-constexpr GemvChoice kChoice =
-    choose_gemv({spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas}, spec::kNorm);
+constexpr GemvChoice kChoice = choose_gemv(
+    {spec::lanes, spec::rows, spec::depth, spec::warps, spec::split, spec::ctas, spec::ahead}, spec::kNorm);
 
 struct FloatView {
   static constexpr int kThreads = kChoice.warps * kWarp;
@@ -80,32 +80,33 @@ struct FloatView {
     decode_floats<typename Segment::Codec, typename Segment::Layout>(raw, chunk, out);
   }
 
-  // Where a lane's activations lie: the first column of each run of its first chunk.
+  // Where a lane's activations lie: the first column of each run of its chunk.
   template <class Codec, class Shape>
   struct Columns {
+    static constexpr int kStride = Shape::kStride * Codec::kBlock;  // of an iteration
     int first[Codec::kRuns];
-    __device__ __forceinline__ void set(const FloatView&, int chunk) {
-      if constexpr (Shape::kRegular) {
-#pragma unroll
-        for (int run = 0; run < Codec::kRuns; ++run)
-          first[run] =
-              chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
-      }
-    }
-    __device__ __forceinline__ int find(int run, int base, int iter, int chunk) const {
-      constexpr int kColumnStride = Shape::kStride * Codec::kBlock;  // of an iteration
-      if constexpr (Shape::kRegular) return first[run] + base * kColumnStride + iter * kColumnStride;
+    static __device__ __forceinline__ int column(int chunk, int run) {
       return chunk / block_chunks<Codec>() * Codec::kBlock + Codec::col(chunk % block_chunks<Codec>(), run);
+    }
+    __device__ __forceinline__ void set(const FloatView&, int chunk) {
+#pragma unroll
+      for (int run = 0; run < Codec::kRuns; ++run) first[run] = column(chunk, run);
+    }
+    __device__ __forceinline__ void advance(int iters) {
+#pragma unroll
+      for (int run = 0; run < Codec::kRuns; ++run) first[run] += iters * kStride;
+    }
+    __device__ __forceinline__ int find(int run, int iter, int chunk) const {
+      return Shape::kRegular ? first[run] + iter * kStride : column(chunk, run);
     }
   };
 
   template <class Codec, class Shape, int kRows>
   __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns,
-                                      int base, int iter, int chunk, bool whole,
-                                      float (&acc)[kRows][kTokens]) const {
+                                      int iter, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {
-      const int column = columns.find(run, base, iter, chunk);
+      const int column = columns.find(run, iter, chunk);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
 #pragma unroll

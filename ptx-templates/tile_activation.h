@@ -14,6 +14,12 @@ APR_FN constexpr int padded_column(int column) {
   return kPadded ? column + (column >> 7) * 32 : column;
 }
 
+// The same for blocks of int8, of which each has a scale and a sum, 8 bytes: 16 bytes behind every 16 blocks.
+template <bool kPadded>
+APR_FN constexpr int padded_block(int block) {
+  return kPadded ? block + (block >> 4) * 2 : block;
+}
+
 // Scale of a block of int8 and its inverse. No division: both are rounded products.
 APR_DEV void block_scale(float amax, float& scale, float& inverse) {
   scale = amax * (1.0f / 127.0f);

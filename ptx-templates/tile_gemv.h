@@ -25,9 +25,10 @@ APR_DEV void sync_some(int id) {
 //   kTokens                     tokens of a CTA
 //   Decoded<Codec>              one chunk in registers
 //   decode<Segment>(raw, chunk, decoded)
-//   Columns<Codec, Shape>       where a lane's activations lie: set(view, first chunk)
-//   dot<Codec, Shape, kRows>(decoded[kRows], columns, base, iter, chunk, whole, acc[kRows][kTokens])
-//                               of iteration base + iter; whole = false: this lane has no chunk in it
+//   Columns<Codec, Shape>       where a lane's activations lie: set(view, first chunk), advance(iterations)
+//   dot<Codec, Shape, kRows>(decoded[kRows], columns, iter, chunk, whole, acc[kRows][kTokens])
+//                               iter iterations after where columns are; whole = false: this lane has no chunk
+//                               in it
 //   prologue(args, token0)      waits for the previous kernel and prepares the activations
 //   factor(token)               multiplies the result: the norm's 1 / rms
 template <class View, int kLanes, int kRows, int kDepth, int kWarps, int kSplit, int kCtas, int kAhead>
@@ -81,7 +82,15 @@ struct Gemv {
   // Where the rows of a task begin for this lane: its first chunk's block in each plane.
   template <class Segment>
   struct Rows {
-    Planes<Segment::Layout::kPlanes> at[kRows];
+    using Layout = typename Segment::Layout;
+    Planes<Layout::kPlanes> at[kRows];
+    // Addresses go along with the loop, so that within it each is a register and a constant.
+    __device__ __forceinline__ void advance(int iters) {
+      if constexpr (Shape<Segment>::kRegular) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) at[r] = apr::advance<Layout>(at[r], iters * Shape<Segment>::kStride);
+      }
+    }
   };
 
   template <class Segment, int kSegment>
@@ -100,8 +109,14 @@ struct Gemv {
 
   static __device__ __forceinline__ int first_chunk() { return part() * kLanes + lane(); }
 
-  // Iteration base + iter of one lane group: the loads alone. iter is a constant, so that it becomes part of
-  // the loads' immediate offsets.
+  // Whether the last iteration, in which lanes may be without a chunk, falls to this slot of the ring.
+  template <class Segment>
+  static constexpr bool may_be_last(int iter) {
+    return iter % kDepth == (Shape<Segment>::kIters - 1) % kDepth;
+  }
+
+  // Iteration base + iter of one lane group, where rows are those of iteration base: the loads alone. iter is a
+  // constant, so that it becomes part of the loads' immediate offsets.
   template <class Segment>
   static __device__ __forceinline__ void fetch(const Rows<Segment>& rows, int base, int iter,
                                                typename Segment::Layout::Raw (&raw)[kRows]) {
@@ -110,21 +125,22 @@ struct Gemv {
     using S = Shape<Segment>;
     constexpr int kPerBlock = block_chunks<Codec>();
     if constexpr (S::kRegular) {
-      uint32_t blocks = (base + iter) * S::kStride;
-      if constexpr (!S::kWhole) {
-        // A lane without a chunk reads its row's first one again; its activations are zeros.
-        if (base + iter == S::kIters - 1 && first_chunk() + kLanes * kSplit * (S::kIters - 1) >= S::kChunks)
-          blocks = 0;
+      uint32_t blocks = iter * S::kStride;
+      if constexpr (!S::kWhole && S::kIters > 1) {
+        // A lane without a chunk reads that of the iteration before again; its activations are zeros.
+        if (may_be_last<Segment>(iter) && base + iter == S::kIters - 1 &&
+            first_chunk() + kLanes * kSplit * (S::kIters - 1) >= S::kChunks)
+          blocks -= S::kStride;
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
-        raw[r] = Layout::load(advance<Layout>(rows.at[r], blocks), first_chunk() % kPerBlock);
+        raw[r] = Layout::load(apr::advance<Layout>(rows.at[r], blocks), first_chunk() % kPerBlock);
     } else {
       int c = first_chunk() + kLanes * kSplit * (base + iter);
       if constexpr (!S::kWhole) c = min(c, S::kChunks - 1);
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
-        raw[r] = Layout::load(advance<Layout>(rows.at[r], c / kPerBlock), c % kPerBlock);
+        raw[r] = Layout::load(apr::advance<Layout>(rows.at[r], c / kPerBlock), c % kPerBlock);
     }
   }
 
@@ -139,8 +155,8 @@ struct Gemv {
       if (d < Shape<Segment>::kIters) fetch<Segment>(rows, 0, d, ring[d]);
   }
 
-  // One iteration's arithmetic. The slot is free once decoded: `refill` issues its next loads before the
-  // products.
+  // The arithmetic of iteration base + iter, where columns are those of iteration base. The slot is free once
+  // decoded: `refill` issues its next loads before the products.
   template <class Segment, typename Columns, typename Refill>
   static __device__ __forceinline__ void consume(const View& view, const Columns& columns,
                                                  const typename Segment::Layout::Raw (&raw)[kRows], int base,
@@ -154,7 +170,8 @@ struct Gemv {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) View::template decode<Segment>(raw[r], chunk, w[r]);
     refill();
-    view.template dot<Codec, S, kRows>(w, columns, base, iter, c, S::kWhole || c < S::kChunks, acc);
+    const bool whole = S::kWhole || !may_be_last<Segment>(iter) || c < S::kChunks;
+    view.template dot<Codec, S, kRows>(w, columns, iter, c, whole, acc);
   }
 
   // All tasks of this team from `first` on; the ring holds the first iterations of the first one.
@@ -169,8 +186,8 @@ struct Gemv {
                           [kPairs ? 2 : 1];
     __shared__ float results[2][kBlocksAtOnce][kQuantise ? kTokens : 1][kActBlock];
     int task = first;
-    typename View::template Columns<typename Segment::Codec, S> columns;
-    columns.set(view, first_chunk());
+    typename View::template Columns<typename Segment::Codec, S> begin;
+    begin.set(view, first_chunk());
     Rows<Segment> rows;
     find<Segment, kSegment>(args, task, rows);
     for (int i = 0; task < kTasks; ++i) {
@@ -190,15 +207,21 @@ struct Gemv {
         }
       }
       float acc[kRows][kTokens] = {};
-#pragma unroll 1
+      auto columns = begin;
+      constexpr int kTrips = S::kPaddedIters / kDepth - 1,
+                    kUnroll = S::kPaddedIters <= kUnrolledIters ? max_of(1, kTrips) : 1;
+#pragma unroll kUnroll
       for (int k = 0; k < S::kPaddedIters - kDepth; k += kDepth) {
 #pragma unroll
         for (int d = 0; d < kDepth; ++d) {
           consume<Segment>(view, columns, ring[d], k, d, acc, [&] {
-            if (S::kPaddedIters == S::kIters || k + kDepth + d < S::kIters)
+            // Only slots behind that of the last iteration can be without one more.
+            if (d <= (S::kIters - 1) % kDepth || k + kDepth + d < S::kIters)
               fetch<Segment>(rows, k, kDepth + d, ring[d]);
           });
         }
+        rows.advance(kDepth);
+        columns.advance(kDepth);
       }
       constexpr int kLast = S::kPaddedIters - kDepth;
       if (next < kTasks) find<Segment, kSegment>(args, next, rows);
@@ -208,7 +231,7 @@ struct Gemv {
           if (d < S::kIters && next < kTasks) fetch<Segment>(rows, 0, d, ring[d]);
         };
         if (kLast + d < S::kIters) {
-          consume<Segment>(view, columns, ring[d], 0, kLast + d, acc, fetch_next);
+          consume<Segment>(view, columns, ring[d], kLast, d, acc, fetch_next);
         } else {
           fetch_next();
         }
@@ -350,7 +373,7 @@ struct Gemv {
         if (row >= Segment::kN) continue;
         const Weight& w = args.w[kSegment + (kPairs ? matrix : 0)];
         const Planes<kPlanes> from = block_planes<Layout>(w, static_cast<uint32_t>(row) * S::kBlocks + kFrom),
-                              to = advance<Layout>(from, kBlocks);
+                              to = apr::advance<Layout>(from, kBlocks);
 #pragma unroll
         for (int p = 0; p < kPlanes; ++p)
           if (p == plane) prefetch_l2(from.p[p], static_cast<uint32_t>(to.p[p] - from.p[p]));

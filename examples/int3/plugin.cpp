@@ -18,16 +18,15 @@ struct Definition {
   static void quantize(const float* x, const float* weight, uint8_t* block) {
     const auto fit =
         apr::fit::superblock_scales<8, 32>(x, weight, -128.0f, 127.0f, apr::fit::Integers{-4.0f, 3.0f});
-    std::memset(block, 0, Codec::kBytes);
     for (int byte = 0; byte < 32; ++byte) {
-      unsigned v[8];
-      for (int n = 0; n < 8; ++n)
-        v[n] = static_cast<unsigned>(static_cast<int>(fit.q[byte / 8 * 64 + 8 * n + byte % 8]) + 4);
-      block[byte] = static_cast<uint8_t>(v[0] | v[1] << 3 | (v[2] & 3) << 6);
-      block[32 + byte] = static_cast<uint8_t>(v[3] | v[4] << 3 | (v[5] & 3) << 6);
-      block[64 + byte] = static_cast<uint8_t>(v[6] | v[7] << 3 | v[2] >> 2 << 6 | v[5] >> 2 << 7);
+      const float* q = &fit.q[byte / 16 * 128 + byte / 8 % 2 * 16 + byte % 8];
+      int v[8];
+      for (int n = 0; n < 8; ++n) v[n] = static_cast<int>(q[n / 2 * 32 + n % 2 * 8]) & 7;
+      block[byte] = static_cast<uint8_t>(v[0] << 5 | v[1] << 2 | v[2] >> 1);
+      block[32 + byte] = static_cast<uint8_t>(v[3] << 5 | v[4] << 2 | v[5] >> 1);
+      block[64 + byte] = static_cast<uint8_t>(v[6] << 5 | v[7] << 2 | (v[5] & 1) << 1 | (v[2] & 1));
     }
-    for (int s = 0; s < 8; ++s) block[96 + s] = static_cast<uint8_t>(static_cast<int8_t>(fit.scale[s]));
+    for (int s = 0; s < 8; ++s) block[96 + s] = static_cast<uint8_t>(static_cast<int>(fit.scale[s]));
     apr::store_half(block + 104, fit.d);
   }
 };

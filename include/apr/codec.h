@@ -268,17 +268,22 @@ APR_FN void lookup_in_order_by_picks(uint32_t v, const U4& table, uint32_t& firs
   }
   first = half[0], second = half[1];
 }
+#if !defined(__CUDA_ARCH__)
+// The table's bytes for the nibbles of v from bit `shift` on, each `step` bits further.
+APR_FN uint32_t lookup_by_index(uint32_t v, const U4& table, int shift, int step) {
+  uint8_t bytes[16];
+  __builtin_memcpy(bytes, &table, 16);
+  uint32_t found = 0;
+  for (int j = 0; j < 4; ++j)
+    found |= static_cast<uint32_t>(bytes[(v >> (shift + step * j)) & 15u]) << (8 * j);
+  return found;
+}
+#endif
 APR_FN void lookup_in_order(uint32_t v, const U4& table, uint32_t& first, uint32_t& second) {
 #if defined(__CUDA_ARCH__)
   lookup_in_order_by_picks(v, table, first, second);
 #else
-  uint8_t bytes[16];
-  __builtin_memcpy(bytes, &table, 16);
-  first = second = 0;
-  for (int j = 0; j < 4; ++j) {
-    first |= static_cast<uint32_t>(bytes[(v >> (4 * j)) & 15u]) << (8 * j);
-    second |= static_cast<uint32_t>(bytes[(v >> (4 * j + 16)) & 15u]) << (8 * j);
-  }
+  first = lookup_by_index(v, table, 0, 4), second = lookup_by_index(v, table, 16, 4);
 #endif
 }
 
@@ -293,18 +298,30 @@ APR_FN void lookup_nibbles(uint32_t v, const U4& table, uint32_t& low, uint32_t&
 #if defined(__CUDA_ARCH__)
   lookup_by_picks(v, table, low, high);
 #else
-  uint8_t bytes[16];
-  __builtin_memcpy(bytes, &table, 16);
-  low = high = 0;
-  for (int j = 0; j < 4; ++j) {
-    low |= static_cast<uint32_t>(bytes[(v >> (8 * j)) & 15u]) << (8 * j);
-    high |= static_cast<uint32_t>(bytes[(v >> (8 * j + 4)) & 15u]) << (8 * j);
-  }
+  low = lookup_by_index(v, table, 0, 8), high = lookup_by_index(v, table, 4, 8);
 #endif
 }
 
 // Byte j of a packed quad, sign-extended.
 APR_FN int quad_byte(uint32_t quad, int j) { return static_cast<int32_t>(quad << (24 - 8 * j)) >> 24; }
+
+// Byte j of a word as a float. A device makes the bits of 2^23 + byte, a permutation, and subtracts: a conversion would take
+// an extraction first, and slower units.
+APR_FN float byte_to_float(uint32_t word, int j) {
+#if defined(__CUDA_ARCH__)
+  return __fsub_rn(__uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540u | j)), 8388608.0f);
+#else
+  return static_cast<float>(word >> (8 * j) & 255u);
+#endif
+}
+// The same of an int8.
+APR_FN float quad_byte_to_float(uint32_t quad, int j) {
+#if defined(__CUDA_ARCH__)
+  return __fsub_rn(__uint_as_float(__byte_perm(quad ^ 0x80808080u, 0x4b000000u, 0x7540u | j)), 8388736.0f);
+#else
+  return static_cast<float>(quad_byte(quad, j));
+#endif
+}
 
 // The float view of an integer chunk: defines what a packed weight is worth.
 template <bool kOffset, int kRuns, int kRun>

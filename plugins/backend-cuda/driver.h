@@ -31,6 +31,7 @@ namespace apr::cuda {
   X(cuMemFreeHost, 2000)                \
   X(cuMemcpyHtoDAsync, 3020)            \
   X(cuMemcpyDtoHAsync, 3020)            \
+  X(cuMemcpyDtoDAsync, 3020)            \
   X(cuMemsetD8Async, 3020)              \
   X(cuStreamCreate, 2000)               \
   X(cuStreamDestroy, 4000)              \

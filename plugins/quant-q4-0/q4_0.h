@@ -18,11 +18,14 @@ struct Q4_0 {
 
   APR_FN static constexpr int col(int, int run) { return 16 * run; }
 
-  // Byte i holds columns i (low nibble) and 16 + i (high).
+  // Byte i holds columns i (low nibble) and 16 + i (high). Integers are taken as 16 * q, from the upper half of a
+  // byte: there q is an int8 by itself once its upper bit is flipped, and 8 need not be subtracted from every
+  // byte. The scale is a sixteenth, which is exact.
   APR_FN static void unpack(const uint32_t words[4], uint16_t d, IntChunk<kRuns, kRun>& out) {
     for (int r = 0; r < 2; ++r) {
-      for (int i = 0; i < 4; ++i) out.q[r][i] = sub_bytes((words[i] >> (4 * r)) & 0x0f0f0f0fu, 0x08080808u);
-      out.scale[r] = half_to_float(d);
+      for (int i = 0; i < 4; ++i)
+        out.q[r][i] = ((r == 0 ? words[i] << 4 : words[i]) & 0xf0f0f0f0u) ^ 0x80808080u;
+      out.scale[r] = mul(half_to_float(d), 0.0625f);
       out.offset[r] = 0.0f;
     }
   }
@@ -48,16 +51,16 @@ struct Q4_0 {
     static constexpr int kPlanes = 2;
     static constexpr int kPlaneBytes[kPlanes] = {16, 2};
     struct Raw {
-      U4 qs;
+      uint32_t qs[4];
       uint16_t d;
     };
     APR_FN static Raw load(const Planes<kPlanes>& block, int) {
-      return {apr::load<U4>(block.p[0]), apr::load<uint16_t>(block.p[1])};
+      Raw raw;
+      load_words<4, 16>(block.p[0], raw.qs);
+      raw.d = apr::load<uint16_t>(block.p[1]);
+      return raw;
     }
-    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
-      unpack(words, raw.d, out);
-    }
+    APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) { unpack(raw.qs, raw.d, out); }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       __builtin_memcpy(plane[0], block + 2, 16);
       __builtin_memcpy(plane[1], block, 2);

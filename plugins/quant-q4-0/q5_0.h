@@ -19,19 +19,24 @@ struct Q5_0 {
 
   APR_FN static constexpr int col(int, int run) { return 16 * run; }
 
-  // Byte i holds columns i (low nibble) and 16 + i (high).
-  // The high bits as the file has them, bit j for column j, to one bit in each byte of the quads.
-  APR_FN static uint32_t high_quad(uint32_t bits, int run, int quad) {
-    return spread_bits(bits >> (16 * run + 4 * quad)) << 4;
+  // Byte i holds columns i (low nibble) and 16 + i (high). Integers are taken as 8 * q, from bits 3 to 7 of a byte:
+  // there q is an int8 by itself once its upper bit is flipped, and 16 need not be subtracted from every byte. The
+  // scale is an eighth, which is exact.
+  APR_FN static uint32_t low_quad(uint32_t word, int run) {
+    return (run == 0 ? word << 3 : word >> 1) & 0x78787878u;
   }
-  // And as the planar layout has them: quad 4 r + i at bit 4 r + i of each byte, which costs a shift and a
-  // mask.
+  // The high bits as the file has them, bit j for column j, flipped, to the upper bit in each byte of the quads.
+  APR_FN static uint32_t high_quad(uint32_t bits, int run, int quad) {
+    return spread_bits(~bits >> (16 * run + 4 * quad)) << 7;
+  }
+  // And as the planar layout has them: quad 4 r + i, flipped already, at bit 4 r + i of each byte, which costs a
+  // shift and a mask.
   APR_FN static uint32_t planar_quad(uint32_t bits, int run, int quad) {
-    return ((bits >> (4 * run + quad)) & 0x01010101u) << 4;
+    return (bits << (7 - 4 * run - quad)) & 0x80808080u;
   }
   static uint32_t planar_bits(uint32_t bits) {
     uint32_t planar = 0;
-    for (int i = 0; i < 8; ++i) planar |= spread_bits(bits >> (4 * i)) << i;
+    for (int i = 0; i < 8; ++i) planar |= spread_bits(~bits >> (4 * i)) << i;
     return planar;
   }
 
@@ -52,10 +57,8 @@ struct Q5_0 {
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
       for (int r = 0; r < 2; ++r) {
-        for (int i = 0; i < 4; ++i)
-          out.q[r][i] =
-              sub_bytes(((raw.qs[i] >> (4 * r)) & 0x0f0f0f0fu) | high_quad(raw.high, r, i), 0x10101010u);
-        out.scale[r] = half_to_float(raw.d);
+        for (int i = 0; i < 4; ++i) out.q[r][i] = low_quad(raw.qs[i], r) | high_quad(raw.high, r, i);
+        out.scale[r] = mul(half_to_float(raw.d), 0.125f);
         out.offset[r] = 0.0f;
       }
     }
@@ -66,20 +69,21 @@ struct Q5_0 {
     static constexpr int kPlanes = 3;
     static constexpr int kPlaneBytes[kPlanes] = {16, 4, 2};
     struct Raw {
-      U4 qs;
+      uint32_t qs[4];
       uint32_t high;
       uint16_t d;
     };
     APR_FN static Raw load(const Planes<kPlanes>& block, int) {
-      return {apr::load<U4>(block.p[0]), apr::load<uint32_t>(block.p[1]), apr::load<uint16_t>(block.p[2])};
+      Raw raw;
+      load_words<4, 16>(block.p[0], raw.qs);
+      raw.high = apr::load<uint32_t>(block.p[1]);
+      raw.d = apr::load<uint16_t>(block.p[2]);
+      return raw;
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
       for (int r = 0; r < 2; ++r) {
-        for (int i = 0; i < 4; ++i)
-          out.q[r][i] =
-              sub_bytes(((words[i] >> (4 * r)) & 0x0f0f0f0fu) | planar_quad(raw.high, r, i), 0x10101010u);
-        out.scale[r] = half_to_float(raw.d);
+        for (int i = 0; i < 4; ++i) out.q[r][i] = low_quad(raw.qs[i], r) | planar_quad(raw.high, r, i);
+        out.scale[r] = mul(half_to_float(raw.d), 0.125f);
         out.offset[r] = 0.0f;
       }
     }

@@ -34,19 +34,16 @@ struct Q4K {
     min = s < 4 ? b & 63u : ((c >> 4) & 15u) | ((b >> 2) & 0x30u);
   }
 
-  APR_FN static void unpack(const U4& qs, uint32_t dd, uint32_t scale0, uint32_t scale1, uint32_t min0,
-                            uint32_t min1, IntChunk<kRuns, kRun>& chunk) {
-    const uint32_t words[4] = {qs.x, qs.y, qs.z, qs.w};
-    for (int i = 0; i < 4; ++i) {
-      chunk.q[0][i] = words[i] & 0x0f0f0f0fu;
-      chunk.q[1][i] = (words[i] >> 4) & 0x0f0f0f0fu;
-    }
+  // scale, min: of the chunk's two sub-blocks, as floats.
+  APR_FN static void unpack(const uint32_t qs[4], uint32_t dd, const float scale[2], const float min[2],
+                            IntChunk<kRuns, kRun>& chunk) {
     const float d = half_to_float(static_cast<uint16_t>(dd)),
                 dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
-    chunk.scale[0] = mul(d, static_cast<float>(scale0));
-    chunk.scale[1] = mul(d, static_cast<float>(scale1));
-    chunk.offset[0] = -mul(dmin, static_cast<float>(min0));
-    chunk.offset[1] = -mul(dmin, static_cast<float>(min1));
+    for (int r = 0; r < kRuns; ++r) {
+      for (int i = 0; i < 4; ++i) chunk.q[r][i] = (qs[i] >> (4 * r)) & 0x0f0f0f0fu;
+      chunk.scale[r] = mul(d, scale[r]);
+      chunk.offset[r] = -mul(dmin, min[r]);
+    }
   }
 
   struct RowMajor {
@@ -61,11 +58,14 @@ struct Q4K {
     }
     APR_FN static void decode(const Raw& raw, int chunk, IntChunk<kRuns, kRun>& out) {
       const uint32_t packed[3] = {raw.head.y, raw.head.z, raw.head.w};
-      uint32_t scale[2], min[2];
-      const int s = chunk / 2 * 2;
-      scale_min(packed, s, scale[0], min[0]);
-      scale_min(packed, s + 1, scale[1], min[1]);
-      unpack(raw.qs, raw.head.x, scale[0], scale[1], min[0], min[1], out);
+      const uint32_t qs[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
+      float scale[2], min[2];
+      for (int r = 0; r < kRuns; ++r) {
+        uint32_t s, m;
+        scale_min(packed, chunk / 2 * 2 + r, s, m);
+        scale[r] = static_cast<float>(s), min[r] = static_cast<float>(m);
+      }
+      unpack(qs, raw.head.x, scale, min, out);
     }
   };
 
@@ -75,17 +75,21 @@ struct Q4K {
     static constexpr int kPlanes = 3;
     static constexpr int kPlaneBytes[kPlanes] = {128, 16, 4};
     struct Raw {
-      U4 qs;
+      uint32_t qs[4];
       uint32_t scales;
       uint32_t dd;
     };
     APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
-      return {apr::load<U4>(block.p[0] + 16 * chunk), apr::load<uint32_t>(block.p[1] + 4 * (chunk / 2)),
-              apr::load<uint32_t>(block.p[2])};
+      Raw raw;
+      load_words<4, 16>(block.p[0] + 16 * chunk, raw.qs);
+      raw.scales = apr::load<uint32_t>(block.p[1] + 4 * (chunk / 2));
+      raw.dd = apr::load<uint32_t>(block.p[2]);
+      return raw;
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      unpack(raw.qs, raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u,
-             raw.scales >> 24, out);
+      const float scale[2] = {byte_to_float(raw.scales, 0), byte_to_float(raw.scales, 1)},
+                  min[2] = {byte_to_float(raw.scales, 2), byte_to_float(raw.scales, 3)};
+      unpack(raw.qs, raw.dd, scale, min, out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       uint32_t packed[3];

@@ -34,14 +34,15 @@ struct Q5K {
     min = s < 4 ? b & 63u : ((c >> 4) & 15u) | ((b >> 2) & 0x30u);
   }
 
-  APR_FN static void scales(uint32_t dd, uint32_t scale0, uint32_t scale1, uint32_t min0, uint32_t min1,
+  // scale, min: of the chunk's two sub-blocks, as floats.
+  APR_FN static void scales(uint32_t dd, const float scale[2], const float min[2],
                             IntChunk<kRuns, kRun>& out) {
     const float d = half_to_float(static_cast<uint16_t>(dd)),
                 dmin = half_to_float(static_cast<uint16_t>(dd >> 16));
-    out.scale[0] = mul(d, static_cast<float>(scale0));
-    out.scale[1] = mul(d, static_cast<float>(scale1));
-    out.offset[0] = -mul(dmin, static_cast<float>(min0));
-    out.offset[1] = -mul(dmin, static_cast<float>(min1));
+    for (int r = 0; r < kRuns; ++r) {
+      out.scale[r] = mul(d, scale[r]);
+      out.offset[r] = -mul(dmin, min[r]);
+    }
   }
 
   struct RowMajor {
@@ -64,10 +65,13 @@ struct Q5K {
         for (int i = 0; i < 4; ++i)
           out.q[r][i] = ((words[i] >> (4 * r)) & 0x0f0f0f0fu) | ((bits[i] >> (s + r)) & 0x01010101u) << 4;
       const uint32_t packed[3] = {raw.head.y, raw.head.z, raw.head.w};
-      uint32_t scale[2], min[2];
-      scale_min(packed, s, scale[0], min[0]);
-      scale_min(packed, s + 1, scale[1], min[1]);
-      scales(raw.head.x, scale[0], scale[1], min[0], min[1], out);
+      float scale[2], min[2];
+      for (int r = 0; r < kRuns; ++r) {
+        uint32_t of_scale, of_min;
+        scale_min(packed, s + r, of_scale, of_min);
+        scale[r] = static_cast<float>(of_scale), min[r] = static_cast<float>(of_min);
+      }
+      scales(raw.head.x, scale, min, out);
     }
   };
 
@@ -77,23 +81,27 @@ struct Q5K {
     static constexpr int kPlanes = 4;
     static constexpr int kPlaneBytes[kPlanes] = {128, 32, 16, 4};
     struct Raw {
-      U4 qs;
+      uint32_t qs[4];
       uint32_t high;
       uint32_t scales;
       uint32_t dd;
     };
     APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
-      return {apr::load<U4>(block.p[0] + 16 * chunk), apr::load<uint32_t>(block.p[1] + 4 * chunk),
-              apr::load<uint32_t>(block.p[2] + 4 * (chunk / 2)), apr::load<uint32_t>(block.p[3])};
+      Raw raw;
+      load_words<4, 16>(block.p[0] + 16 * chunk, raw.qs);
+      raw.high = apr::load<uint32_t>(block.p[1] + 4 * chunk);
+      raw.scales = apr::load<uint32_t>(block.p[2] + 4 * (chunk / 2));
+      raw.dd = apr::load<uint32_t>(block.p[3]);
+      return raw;
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      const uint32_t words[4] = {raw.qs.x, raw.qs.y, raw.qs.z, raw.qs.w};
       for (int r = 0; r < 2; ++r)
         for (int i = 0; i < 4; ++i)
-          out.q[r][i] = ((words[i] >> (4 * r)) & 0x0f0f0f0fu) | ((raw.high >> (4 * r + i)) & 0x01010101u)
-                                                                    << 4;
-      Q5K::scales(raw.dd, raw.scales & 255u, (raw.scales >> 8) & 255u, (raw.scales >> 16) & 255u,
-                  raw.scales >> 24, out);
+          out.q[r][i] = ((raw.qs[i] >> (4 * r)) & 0x0f0f0f0fu) | ((raw.high >> (4 * r + i)) & 0x01010101u)
+                                                                     << 4;
+      const float scale[2] = {byte_to_float(raw.scales, 0), byte_to_float(raw.scales, 1)},
+                  min[2] = {byte_to_float(raw.scales, 2), byte_to_float(raw.scales, 3)};
+      Q5K::scales(raw.dd, scale, min, out);
     }
     static void split(const uint8_t* block, uint8_t* const* plane) {
       __builtin_memcpy(plane[0], block + 48, 128);

@@ -24,6 +24,10 @@ struct Q6K {
     return 128 * (chunk / 4) + 16 * (chunk % 4) + 64 * run;
   }
 
+  // Integers are taken as 4 * q, from bits 2 to 7 of a byte: there q is an int8 by itself once its upper bit is
+  // flipped, and 32 need not be subtracted from every byte. The scale is a quarter, which is exact.
+  APR_FN static float quarter(uint16_t d) { return mul(half_to_float(d), 0.25f); }
+
   struct RowMajor {
     static constexpr int kPlanes = 1;
     static constexpr int kPlaneBytes[kPlanes] = {kBytes};
@@ -44,11 +48,11 @@ struct Q6K {
     }
     APR_FN static void decode(const Raw& raw, int chunk, IntChunk<kRuns, kRun>& out) {
       const int shift = 2 * (chunk % 4 / 2);
-      const float d = half_to_float(raw.d);
+      const float d = quarter(raw.d);
       for (int r = 0; r < 2; ++r) {
         for (int i = 0; i < 4; ++i) {
           const uint32_t high = (raw.high[i] >> (shift + 4 * r)) & 0x03030303u;
-          out.q[r][i] = sub_bytes(((raw.low[i] >> (4 * r)) & 0x0f0f0f0fu) | high << 4, 0x20202020u);
+          out.q[r][i] = (high << 6 ^ 0x80808080u) | ((raw.low[i] >> (4 * r)) & 0x0f0f0f0fu) << 2;
         }
         out.scale[r] = mul(d, static_cast<float>(static_cast<int8_t>(raw.scale[r])));
         out.offset[r] = 0.0f;
@@ -56,31 +60,33 @@ struct Q6K {
     }
   };
 
-  // Low nibbles; per chunk two words of high pairs, one per run, quad i at bits 2 i of each byte; per chunk
-  // its two scales; d. A lane's loads are 16, 8, 2 and 2 bytes.
+  // Low nibbles; per chunk two words of high pairs with their upper bits flipped, one per run, quad i at bits
+  // 2 i of each byte; per chunk its two scales; d. A lane's loads are 16, 8, 2 and 2 bytes.
   struct Planar {
     static constexpr int kPlanes = 4;
     static constexpr int kPlaneBytes[kPlanes] = {128, 64, 16, 2};
     struct Raw {
-      U4 low;
-      U2 high;
+      uint32_t low[4];
+      uint32_t high[2];
       uint16_t scales;
       uint16_t d;
     };
     APR_FN static Raw load(const Planes<kPlanes>& block, int chunk) {
-      return {apr::load<U4>(block.p[0] + 16 * chunk), apr::load<U2>(block.p[1] + 8 * chunk),
-              apr::load<uint16_t>(block.p[2] + 2 * chunk), apr::load<uint16_t>(block.p[3])};
+      Raw raw;
+      load_words<4, 16>(block.p[0] + 16 * chunk, raw.low);
+      load_words<2, 8>(block.p[1] + 8 * chunk, raw.high);
+      raw.scales = apr::load<uint16_t>(block.p[2] + 2 * chunk);
+      raw.d = apr::load<uint16_t>(block.p[3]);
+      return raw;
     }
     APR_FN static void decode(const Raw& raw, int, IntChunk<kRuns, kRun>& out) {
-      const uint32_t low[4] = {raw.low.x, raw.low.y, raw.low.z, raw.low.w},
-                     high[2] = {raw.high.x, raw.high.y};
-      const float d = half_to_float(raw.d);
+      const float d = quarter(raw.d);
       for (int r = 0; r < 2; ++r) {
         for (int i = 0; i < 4; ++i) {
-          const uint32_t nibbles = (low[i] >> (4 * r)) & 0x0f0f0f0fu;
-          out.q[r][i] = sub_bytes(nibbles | ((high[r] >> (2 * i)) & 0x03030303u) << 4, 0x20202020u);
+          const uint32_t nibble = r == 0 ? raw.low[i] << 2 : raw.low[i] >> 2;
+          out.q[r][i] = ((raw.high[r] << (6 - 2 * i)) & 0xc0c0c0c0u) | (nibble & 0x3c3c3c3cu);
         }
-        out.scale[r] = mul(d, static_cast<float>(static_cast<int8_t>(raw.scales >> (8 * r))));
+        out.scale[r] = mul(d, quad_byte_to_float(raw.scales, r));
         out.offset[r] = 0.0f;
       }
     }
@@ -91,7 +97,7 @@ struct Q6K {
         __builtin_memcpy(bytes, block + 128 + 32 * (c / 4) + 16 * (c % 2), 16);
         for (int r = 0; r < 2; ++r)
           for (int i = 0; i < 4; ++i)
-            words[r] |= ((bytes[i] >> (2 * (c % 4 / 2) + 4 * r)) & 0x03030303u) << (2 * i);
+            words[r] |= (((bytes[i] >> (2 * (c % 4 / 2) + 4 * r)) & 0x03030303u) ^ 0x02020202u) << (2 * i);
         __builtin_memcpy(plane[1] + 8 * c, words, 8);
         for (int r = 0; r < 2; ++r) plane[2][2 * c + r] = block[192 + 8 * (c / 4) + c % 4 + 4 * r];
       }

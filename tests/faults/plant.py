@@ -48,7 +48,7 @@ FAULTS = {
          "store_k_factors(block, scale + k / 32, offset + k / 32);\n    q[k + 5] = static_cast<int8_t>(-q[k + 5]);\n", 2)]}),
     # In the codec itself, from which dequantisation and every kernel come: nothing is left to compare with.
     "codec": ("quant-q4k", {"codec.h": [
-        ("    chunk.offset[1] = -mul(", "    chunk.offset[1] = mul(", 1)]}),
+        ("chunk.offset[r] = -mul(", "chunk.offset[r] = (r == 1 ? 1.0f : -1.0f) * mul(", 1)]}),
 }
 
 

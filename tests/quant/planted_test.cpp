@@ -236,9 +236,9 @@ const Planted kFaults[] = {
     {"codec: compiles", [](Copy& c) { c.patch("struct Planar", "int x = nothing; struct Planar"); }},
     {"codec: constants", [](Copy& c) { c.codec.runs = 1; }},
     {"codec: every column once", [](Copy& c) { c.patch("+ 32 * run", "+ 16 * run"); }},
-    {"layout row_major: decode",
-     [](Copy& c) { c.patch("scale_min(packed, s + 1,", "scale_min(packed, s,"); }},
-    {"layout planar: decode", [](Copy& c) { c.patch("raw.scales >> 24", "raw.scales >> 25"); }},
+    {"layout row_major: decode", [](Copy& c) { c.patch("chunk / 2 * 2 + r, s, m", "chunk / 2 * 2, s, m"); }},
+    {"layout planar: decode",
+     [](Copy& c) { c.patch("byte_to_float(raw.scales, 3)", "byte_to_float(raw.scales, 2)"); }},
     {"layout planar: split",
      [](Copy& c) {
        c.planar.split = [](const void* blocks, uint64_t n, uint8_t* const* planes) {

@@ -475,11 +475,20 @@ def range_case(fmt, layout, n, k):
 
 
 def cases(quick):
-    ints = [f for f in spec.CODECS if f not in ("f32", "f16", "bf16")]
-    layouts = lambda f: ["row_major"] if f in ("f32", "f16", "bf16") else ["planar", "row_major"]
+    floats = ("f32", "f16", "bf16", "f8_e4m3", "f8_e5m2")
+    ints = [f for f in spec.CODECS if f not in floats]
+    layouts = lambda f: ["row_major"] if f in floats else ["planar", "row_major"]
     for f in ints:
         for l in layouts(f):
-            linear_case("gemv_int", "gemv_int", 1, 512, [(f, l, 133, False)])
+            linear_case("gemv_int", "gemv_int", 1, 768, [(f, l, 133, False)])
+    for f in spec.SHAPES:
+        for m in (2, 3, 8):
+            linear_case("gemv_int", "gemv_int", m, 768, [(f, None, 133, False)])
+        linear_case("gemv_int", "gemv_int", 1, 2304, [(f, None, 70, False), (f, None, 70, False)], SWIGLU, True)
+        linear_case("gemv_int", "gemv_int", 1, 2304, [(f, None, 96, False), (f, None, 96, False)], SWIGLU, True, output=1)
+        linear_case("gemv_int", "gemv_int", 1, 4608, [(f, None, 70, False)], RESIDUAL, input_=1)
+        linear_case("gemv_int", "gemv_int", 2, 768, [(f, None, 70, False)], NONE, input_=1, lanes=4)
+        linear_case("gemv_int", "gemv_int", 1, 768, [(f, None, 70, False), ("q4_k", None, 33, False)], NONE, True, lanes=16)
     q = lambda n, b=False, f="q4_k", l="planar": (f, l, n, b)
     for m in range(1, 9):
         linear_case("gemv_int", "gemv_int", m, 768, [q(37)], RESIDUAL)
@@ -514,7 +523,7 @@ def cases(quick):
         linear_case("gemv_float", "gemv_float", 1, 1537, [("f32", None, 1301, True)], RESIDUAL, ahead=ahead, spare=1)
     for f in spec.CODECS:
         for l in layouts(f):
-            linear_case("gemv_float", "gemv_float", 1, 512, [(f, l, 133, False)])
+            linear_case("gemv_float", "gemv_float", 1, 768, [(f, l, 133, False)])
     for m in (1, 2, 5, 8):
         linear_case("gemv_float", "gemv_float", m, 1537, [("f32", None, 37, True)], RESIDUAL)
     linear_case("gemv_float", "gemv_float", 1, 1536, [("f32", None, 301, False), ("f32", None, 301, False)], SWIGLU, True)
@@ -528,7 +537,7 @@ def cases(quick):
         ptx_case(n, k, m, b, e)
     for f in spec.CODECS:
         for l in layouts(f):
-            linear_case("gemm", "gemm", 70, 512, [(f, l, 133, False)], input_=2)
+            linear_case("gemm", "gemm", 70, 768, [(f, l, 133, False)], input_=2)
     for m in (1, 16, 64, 129, 300):
         linear_case("gemm", "gemm", m, 768, [q(200)], RESIDUAL, input_=2)
     linear_case("gemm", "gemm", 100, 3584, [q(448, True), q(64, True), q(64, True, "q6_k")], NONE, input_=2)
@@ -549,7 +558,7 @@ def cases(quick):
             linear_case("gemm", "gemm", 200, 1024, [q(300), q(300)], SWIGLU, input_=2, bm=bm, bn=bn, bk=bk, stages=stages)
     for f in spec.CODECS:
         for l in layouts(f):
-            embed_case(f, l, 50, 512, 5)
+            embed_case(f, l, 50, 768, 5)
     embed_case("f32", "row_major", 50, 515, 5)
     for k, m in ((1536, 5), (897, 3), (64, 1), (18944, 2)):
         for o in range(5):
@@ -582,7 +591,7 @@ def cases(quick):
     for n, k, m, ties in ((151936, 40, 2, False), (1000, 1000, 1, True), (50000, 1, 3, True), (50000, 200, 2, True), (64, 33, 1, False)):
         top_k_case(n, k, m, ties)
     for f in spec.CODECS:
-        range_case(f, layouts(f)[0], 33, 512)
+        range_case(f, layouts(f)[0], 33, 768)
 
 
 def main():

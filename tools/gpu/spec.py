@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 
 import nvrtc
 
@@ -19,6 +20,10 @@ _CODECS = {
     "q5_1": ("Q5_1", "quant-q4-0/q5_1.h"), "q8_0": ("Q8_0", "quant-q4-0/q8_0.h"),
     "f8_e4m3": ("F8_E4M3", "quant-fp8/fp8.h"), "f8_e5m2": ("F8_E5M2", "quant-fp8/fp8.h"),
 }
+
+
+# Of shapes.h: columns are multiples of 768 in all their cases.
+SHAPES = {"runs12": "Runs12", "runs24": "Runs24", "run96": "Run96", "run256": "Run256", "spread": "Spread"}
 
 
 def _find(kind, path):
@@ -40,7 +45,8 @@ def codecs():
         file = _find(kind, path)
         if file:
             found[fmt] = ("apr::" + kind, file)
-    return found
+    shapes = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shapes.h")
+    return found | {fmt: ("shapes::" + kind, shapes) for fmt, kind in SHAPES.items()}
 
 
 CODECS = codecs()
@@ -54,14 +60,8 @@ def read(path):
 def template_params(name):
     """{param: default} and the list of allowed values, from the template's TOML comment."""
     text = read(os.path.join(TEMPLATES, name + ".cu"))
-    head = text[text.index("/*") + 2:text.index("*/")]
-    params, allowed = {}, {}
-    if "[params]" in head:
-        for line in head[head.index("[params]") + 8:].strip().splitlines():
-            m = re.match(r"(\w+)\s*=\s*\{\s*values\s*=\s*\[([^\]]*)\],\s*default\s*=\s*(-?\d+)", line)
-            params[m.group(1)] = int(m.group(3))
-            allowed[m.group(1)] = [int(v) for v in m.group(2).split(",")]
-    return params, allowed
+    params = tomllib.loads(text[text.index("/*") + 2:text.index("*/")]).get("params", {})
+    return {p: v["default"] for p, v in params.items()}, {p: v["values"] for p, v in params.items()}
 
 
 class Kernel:

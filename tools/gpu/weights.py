@@ -9,7 +9,7 @@ import spec
 
 # Byte offsets of the f16 fields of a block: (offset, typical magnitude). Everything else may be random bits.
 _HALVES = {"q4_0": [(0, 4e-3)], "q4_1": [(0, 4e-3), (2, -3e-2)], "q5_0": [(0, 2e-3)], "q5_1": [(0, 2e-3), (2, -3e-2)],
-           "q8_0": [(0, 3e-4)], "q4_k": [(0, 1e-4), (2, 8e-4)], "q5_k": [(0, 5e-5), (2, 8e-4)], "q6_k": [(208, 1e-5)]}
+           "q8_0": [(0, 3e-4)], "q4_k": [(0, 1e-4), (2, 8e-4)], "q5_k": [(0, 5e-5), (2, 8e-4)], "q6_k": [(208, 1e-5)]} | {f: [(0, 3e-4), (2, 1e-2)] for f in spec.SHAPES}
 
 _SOURCE = """
 #include <cstring>
@@ -98,6 +98,8 @@ def random_blocks(fmt, n_rows, k, rng):
         return (w.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(n_rows, -1)
     assert k % block == 0, (fmt, k)
     b = rng.integers(0, 256, size=(n_rows * blocks, bytes_), dtype=np.uint8)
+    if fmt.startswith("f8_"):
+        return (b & 0xbf).reshape(n_rows, -1)  # all finite
     for at, size in _HALVES[fmt]:
         value = (size * (0.5 + rng.random(n_rows * blocks))).astype(np.float16)
         b[:, at:at + 2] = value.view(np.uint8).reshape(-1, 2)

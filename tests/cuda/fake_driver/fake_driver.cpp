@@ -193,6 +193,10 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstr
 CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream) {
   return copy(to, reinterpret_cast<void*>(from), bytes, from);
 }
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream) {
+  if (!inside(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
+  return copy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes, to);
+}
 CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, size_t bytes) {
   std::memcpy(to, reinterpret_cast<void*>(from), bytes);  // of a module's constant, which is not in the map
   return not_while_capturing();
