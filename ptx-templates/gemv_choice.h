@@ -134,11 +134,12 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
     for (int l = 16; l >= 8; l /= 2)
       if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
   }
-  if (c.rows == 0) c.rows = 2;
+  // Lanes read those of wide chunks far from each other: once for more rows.
+  const bool long_rows = kOne && !kPair && !prepares && kChunks >= c.lanes * 8;
+  if (c.rows == 0) c.rows = long_rows && chunk_columns<Codec>() > 32 ? 4 : 2;
   const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? max_of(1, c.rows / 2) : c.rows));
-  // Long rows that are read where they are: by four warps each.
-  const bool shared_rows =
-      kOne && !kPair && !prepares && kChunks >= c.lanes * 16 && c.warps == 0 && c.split == 0;
+  // Long rows whose activations are read where they are: by four warps each.
+  const bool shared_rows = long_rows && kChunks >= c.lanes * 16 && c.warps == 0 && c.split == 0;
   if (shared_rows) c.warps = 8, c.split = 4;
   // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
   const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;

@@ -29,21 +29,29 @@ constexpr int chunk_window() {
   return Codec::kBlock;
 }
 
+// Columns that hold whole windows of every segment's codec.
 template <int kIndex>
-constexpr int widest_window() {
+constexpr int common_window() {
   if constexpr (kIndex == 0) {
     return 16;
   } else {
-    return max_of(widest_window<kIndex - 1>(),
-                  chunk_window<typename spec::Segments::template At<kIndex - 1>::type::Codec>());
+    constexpr int kWindow = chunk_window<typename spec::Segments::template At<kIndex - 1>::type::Codec>();
+    int all = common_window<kIndex - 1>();
+    while (all % kWindow != 0) all += common_window<kIndex - 1>();
+    return all;
   }
 }
 
-// 16-byte units of a row are permuted so that eight rows of one unit column fall into distinct banks.
+// 16-byte units of a row are permuted so that eight rows of one unit column fall into distinct banks; where their
+// number is no power of two, an odd distance of rows does that.
+template <int kBk>
+inline constexpr bool kPermuted = (kBk & (kBk - 1)) == 0;
+template <int kBk>
+inline constexpr int kRowUnits = kPermuted<kBk> ? kBk / 8 : kBk / 8 | 1;
 template <int kBk>
 APR_DEV uint32_t unit_offset(int row, int unit) {
-  constexpr int kUnits = kBk / 8;
-  const int turn = kUnits >= 8 ? row & 7 : (row >> 1) & (kUnits - 1);
+  constexpr int kUnits = kRowUnits<kBk>;
+  const int turn = !kPermuted<kBk> ? 0 : kUnits >= 8 ? row & 7 : (row >> 1) & (kUnits - 1);
   return static_cast<uint32_t>((row * kUnits + (unit ^ turn)) * 16);
 }
 
@@ -89,16 +97,17 @@ constexpr int gemm_split(int ctas) {
 template <int kBm, int kBn, int kStages, int kSplit>
 struct Gemm {
   static constexpr int kThreads = 256;
-  static constexpr int kBk = max_of(spec::bk != 0                  ? spec::bk
-                                    : spec::kInput == kInputBf16x2 ? 32
-                                                                   : 64,
-                                    widest_window<spec::kSegments>());
+  static constexpr int kBk = round_up(spec::bk != 0                  ? spec::bk
+                                      : spec::kInput == kInputBf16x2 ? 32
+                                                                     : 64,
+                                      common_window<spec::kSegments>());
   static constexpr bool kBf16 = spec::kInput == kInputBf16x2;
   static constexpr int kTermsX = spec::kInput == kInputF16 ? 1 : 2, kTermsW = kBf16 ? 2 : 1;
   static constexpr int kWarpM = kBm / 2, kWarpN = kBn / 4;  // 2 x 4 warps
   static constexpr int kTilesM = kWarpM / 16, kFragsN = kWarpN / 8;
-  static constexpr int kBytesX = kBm * kBk * 2, kBytesW = kBn * kBk * 2;  // of one term of one stage
-  static constexpr int kSumStride = kBn + 4;                              // floats of a row of sums
+  static constexpr int kBytesX = kBm * kRowUnits<kBk> * 16,  // of one term of one stage
+      kBytesW = kBn * kRowUnits<kBk> * 16;
+  static constexpr int kSumStride = kBn + 4;  // floats of a row of sums
   static constexpr int kShared =
       max_of(kStages * kTermsX * kBytesX + 2 * kTermsW * kBytesW, kSplit > 1 ? kBm * kSumStride * 4 : 0);
   static constexpr int kPaddedK = round_up(spec::kK, 64);
@@ -173,9 +182,8 @@ struct Gemm {
         if (!place(i, row, c)) continue;
         const int chunk = (step * kRowChunks + c) % block_chunks<Codec>();
         const bool beyond = kSteps * kRowChunks != kChunks && step * kRowChunks + c >= kChunks;
-        // The chunk's first column within the tile.
-        const int window = c * chunk_columns<Codec>() / Codec::kBlock * Codec::kBlock;
-        const int inside = (step * kRowChunks) % block_chunks<Codec>() * chunk_columns<Codec>();
+        // The block's first column, counted from the tile's.
+        const int first = (step * kRowChunks + c) / block_chunks<Codec>() * Codec::kBlock - step * kBk;
         if constexpr (Codec::kInteger && !kBf16) {
           IntChunk<Codec::kRuns, Codec::kRun> q;
           Layout::decode(raw[i], chunk, q);
@@ -195,7 +203,7 @@ struct Gemm {
               out[2 * j] = fma_halves(quad_halves<0>(biased), s, o);
               out[2 * j + 1] = fma_halves(quad_halves<1>(biased), s, o);
             }
-            put<Codec::kRun>(shared, row, window + Codec::col(chunk, run) - inside, out);
+            put(shared, row, first + Codec::col(chunk, run), out);
           }
         } else {
           FloatChunk<Codec::kRuns, Codec::kRun> v;
@@ -213,25 +221,30 @@ struct Gemm {
                 hi[j] = pack_f16(a * w_scale, b * w_scale);
               }
             }
-            const int column = window + Codec::col(chunk, run) - inside;
-            put<Codec::kRun>(shared, row, column, hi);
-            if constexpr (kBf16) put<Codec::kRun>(shared + kBytesW, row, column, lo);
+            const int column = first + Codec::col(chunk, run);
+            put(shared, row, column, hi);
+            if constexpr (kBf16) put(shared + kBytesW, row, column, lo);
           }
         }
       }
     }
 
-    template <int kRun>
+    static constexpr bool whole_units() {
+      int all = Codec::kRun;
+      for (int c = 0; c < block_chunks<Codec>(); ++c)
+        for (int run = 0; run < Codec::kRuns; ++run) all |= Codec::col(c, run);
+      return all % 8 == 0;
+    }
     static __device__ __forceinline__ void put(uint8_t* shared, int row, int column,
-                                               const uint32_t (&v)[kRun / 2]) {
-      if constexpr (kRun % 8 == 0) {
+                                               const uint32_t (&v)[Codec::kRun / 2]) {
+      if constexpr (whole_units()) {
 #pragma unroll
-        for (int u = 0; u < kRun / 8; ++u)
+        for (int u = 0; u < Codec::kRun / 8; ++u)
           *reinterpret_cast<U4*>(shared + unit_offset<kBk>(row, column / 8 + u)) = {
               v[4 * u], v[4 * u + 1], v[4 * u + 2], v[4 * u + 3]};
       } else {
 #pragma unroll
-        for (int u = 0; u < kRun / 4; ++u)
+        for (int u = 0; u < Codec::kRun / 4; ++u)
           *reinterpret_cast<U2*>(shared + unit_offset<kBk>(row, (column + 4 * u) / 8) +
                                  (column + 4 * u) % 8 * 2) = {v[2 * u], v[2 * u + 1]};
       }
@@ -244,8 +257,9 @@ struct Gemm {
                                                  uint32_t shared) {
     constexpr int kUnits = kBm * (kBk / 8);
 #pragma unroll
-    for (int i = 0; i < kUnits / kThreads; ++i) {
+    for (int i = 0; i < ceil_div(kUnits, kThreads); ++i) {
       const int id = i * kThreads + threadIdx.x, row = id / (kBk / 8), unit = id % (kBk / 8);
+      if (kUnits % kThreads != 0 && id >= kUnits) break;
       const int column = step * kBk + 8 * unit;
       const uint64_t at = static_cast<uint64_t>(min(row0 + row, rows - 1)) * kPaddedK + column;
 #pragma unroll

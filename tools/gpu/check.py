@@ -1,6 +1,6 @@
 """Checks every template against float64 on the GPU: random inputs, poisoned outputs, guard bands behind every output.
 
-usage: check.py [--only PART] [--quick]
+usage: check.py [--only PART] [--quick] [--build]
 Prints a line per failure and a summary last; exit status 1 when anything failed.
 """
 import argparse
@@ -482,13 +482,15 @@ def cases(quick):
         for l in layouts(f):
             linear_case("gemv_int", "gemv_int", 1, 768, [(f, l, 133, False)])
     for f in spec.SHAPES:
-        for m in (2, 3, 8):
-            linear_case("gemv_int", "gemv_int", m, 768, [(f, None, 133, False)])
-        linear_case("gemv_int", "gemv_int", 1, 2304, [(f, None, 70, False), (f, None, 70, False)], SWIGLU, True)
-        linear_case("gemv_int", "gemv_int", 1, 2304, [(f, None, 96, False), (f, None, 96, False)], SWIGLU, True, output=1)
-        linear_case("gemv_int", "gemv_int", 1, 4608, [(f, None, 70, False)], RESIDUAL, input_=1)
-        linear_case("gemv_int", "gemv_int", 2, 768, [(f, None, 70, False)], NONE, input_=1, lanes=4)
-        linear_case("gemv_int", "gemv_int", 1, 768, [(f, None, 70, False), ("q4_k", None, 33, False)], NONE, True, lanes=16)
+        for m in (1, 2, 3, 8):
+            linear_case("shapes", "gemv_int", m, 768, [(f, None, 133, False)])
+        linear_case("shapes", "gemv_int", 1, 2304, [(f, None, 70, False), (f, None, 70, False)], SWIGLU, True)
+        linear_case("shapes", "gemv_int", 1, 2304, [(f, None, 96, False), (f, None, 96, False)], SWIGLU, True, output=1)
+        linear_case("shapes", "gemv_int", 1, 4608, [(f, None, 70, False)], RESIDUAL, input_=1)
+        linear_case("shapes", "gemv_int", 2, 768, [(f, None, 70, False)], NONE, input_=1, lanes=4)
+        linear_case("shapes", "gemv_int", 1, 768, [(f, None, 70, False), ("q4_k", None, 33, False)], NONE, True, lanes=16)
+        linear_case("shapes", "gemm", 70, 768, [(f, None, 133, False)], input_=2)
+        linear_case("shapes", "gemm", 130, 768, [(f, None, 133, False), ("q4_k", None, 66, False)], input_=2)
     q = lambda n, b=False, f="q4_k", l="planar": (f, l, n, b)
     for m in range(1, 9):
         linear_case("gemv_int", "gemv_int", m, 768, [q(37)], RESIDUAL)
@@ -600,6 +602,12 @@ def main():
     p.add_argument("--quick", action="store_true")
     p.add_argument("--build", action="store_true", help="compile everything and stop: needs no GPU")
     o = p.parse_args()
+    if o.build:
+        try:
+            nvrtc.library()
+        except SystemExit as missing:
+            print("skipped:", missing)
+            return 77
     cases(o.quick)
     chosen = [c for c in CASES if not o.only or c[0] in o.only.split(",")]
     kernels = {}
