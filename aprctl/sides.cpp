@@ -37,7 +37,7 @@ std::string known_options() {
 
 DeviceRequest with_settings(DeviceRequest request, const SideSpec& spec) {
   for (const auto& [name, value] : spec.settings) {
-    std::erase_if(request.settings, [&](const auto& setting) { return setting.first == name; });
+    std::erase_if(request.settings, [&name = name](const auto& setting) { return setting.first == name; });
     request.settings.emplace_back(name, value);
   }
   return request;

@@ -91,7 +91,7 @@ class Reader {
 };
 
 std::string format_name(const Reader& reader, const toml::node& node) {
-  const std::string text = reader.text(node, "qtype");
+  std::string text = reader.text(node, "qtype");
   if (const auto type = parse_qtype(text)) return std::string(name(*type));
   if (text.find('.') != std::string::npos) return text;
   std::vector<std::string_view> known;
@@ -102,7 +102,7 @@ std::string format_name(const Reader& reader, const toml::node& node) {
 }
 
 std::string isa_name(const Reader& reader, const toml::node& node) {
-  const std::string text = reader.text(node, "isa");
+  std::string text = reader.text(node, "isa");
   std::vector<std::string_view> known;
   for (const apr_isa isa : {APR_ISA_PORTABLE, APR_ISA_AVX2, APR_ISA_AVX512}) {
     if (text == name(isa)) return text;

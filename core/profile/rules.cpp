@@ -161,6 +161,7 @@ std::vector<KernelTemplate> kernel_templates(
       backend.templates == nullptr)
     return list;
   std::vector<apr_setting> crossing;
+  crossing.reserve(settings.size());
   for (const auto& [key, value] : settings) crossing.push_back({key.c_str(), value.c_str()});
   const apr_kernel_template_fn keep = [](void* user, const apr_kernel_template* t) {
     KernelTemplate kernel{t->name, t->op,    t->view,  t->summary, t->arch, t->origin,

@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "core/base/error.h"
 #include "core/qa/gates.h"
@@ -29,7 +29,7 @@ std::vector<float> feed(Session& session, std::span<const int32_t> tokens, size_
 size_t unequal(const std::vector<float>& a, const std::vector<float>& b) {
   size_t n = a.size() == b.size() ? 0 : std::max(a.size(), b.size());
   for (size_t i = 0; n < a.size() && i < a.size() && i < b.size(); ++i)
-    n += std::memcmp(&a[i], &b[i], sizeof(float)) != 0 ? 1 : 0;
+    n += std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i]) ? 1 : 0;
   return n;
 }
 

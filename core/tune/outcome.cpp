@@ -57,7 +57,7 @@ std::vector<ProfileRule> rules_of(const TuneOutcome& outcome, const std::string&
     const KernelTemplate* kernel = find_template(templates, *rule.kernel);
     for (const auto& [name, value] : found.params) {
       const auto param = std::find_if(kernel->params.begin(), kernel->params.end(),
-                                      [&](const KernelParam& p) { return p.name == name; });
+                                      [&name = name](const KernelParam& p) { return p.name == name; });
       if (param->value_names.empty())
         rule.params.push_back({name, value, 0});
       else
