@@ -4,6 +4,7 @@
 
 #include "aprctl/kernels.h"
 #include "core/base/error.h"
+#include "core/tune/measure.h"
 
 namespace apr::ctl {
 
@@ -38,26 +39,18 @@ KernelReport report_of(const apr_kernel_info& k) {
 void time_products(const Session& session, std::vector<KernelReport>& reports) {
   constexpr uint32_t kRepetitions = 5;
   const apr_backend& backend = session.backend();
-  if (backend.struct_size < offsetof(apr_backend, measure) + sizeof backend.measure ||
-      backend.measure == nullptr)
-    return;
-  std::map<std::pair<std::string, std::string>, double>
-      per_byte;  // of a launch: what it computes, and its parameters
+  if (!can_measure(backend)) return;
+  // Microseconds for a byte of a launch, by what it computes and with which parameters; 0: it cannot be run alone.
+  std::map<std::pair<std::string, std::string>, double> per_byte;
   for (uint32_t i = 0; i < reports.size(); ++i) {
     KernelReport& k = reports[i];
     if (k.op != "linear" || k.bytes == 0) continue;
     const auto [at, fresh] = per_byte.emplace(std::pair(k.spec, k.config), 0);
     if (fresh) {
-      const apr_kernel_rule* own = nullptr;
-      apr_measurement result{};
-      result.struct_size = sizeof result;
-      apr_error error{};
-      error.struct_size = sizeof error;
-      const apr_status status = backend.measure(session.handle(), i, kRepetitions, &own, 1, &result, &error);
-      if (status != APR_OK && status != APR_UNSUPPORTED)
-        throw Error("backend {}: measuring {}: {}", backend.name, k.spec, error.message);
-      if (status == APR_OK && result.status == APR_OK && result.bytes > 0)
-        at->second = result.microseconds / static_cast<double>(result.bytes);
+      const apr_measurement own =
+          measure_candidates(backend, session.handle(), i, k.spec, kRepetitions, {nullptr})[0];
+      if (own.status == APR_OK && own.bytes > 0)
+        at->second = own.microseconds / static_cast<double>(own.bytes);
     }
     if (at->second > 0) k.microseconds = at->second * static_cast<double>(k.bytes);
   }

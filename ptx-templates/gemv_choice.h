@@ -101,23 +101,17 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
   using Codec = typename spec::Segments::template At<0>::type::Codec;
   constexpr bool kPair = spec::kEpilogue == kEpilogueSwiglu,
                  kQuantise = kPair && spec::kOutput == kOutputInt8,
-                 kOne =
-                     Codec::kInteger && spec::kM == 1;  // what follows for integers is measured for one token
+                 kOne = Codec::kInteger && spec::kM == 1;  // rules for integers are measured for one token
   constexpr int kChunks = ceil_div(spec::kK, Codec::kBlock) * block_chunks<Codec>();
   constexpr int kResults = kPair ? results<1>() : results<spec::kSegments>();
   // Twelve warps with registers for four results each; they make three blocks of int8 at once, and eight warps in
   // two CTAs make two.
   constexpr int kResultBlocks = ceil_div(kResults, kActBlock);
   const bool free = c.lanes == 0 && c.rows == 0 && c.warps == 0 && c.split == 0;
-  if (kOne && kQuantise && free && busy(kResultBlocks, 3) + 5 > busy(kResultBlocks, 2)) {
-    // As few lanes as leave a row short enough to be unrolled.
-    for (c.lanes = 8; c.lanes < 32 && kChunks > c.lanes * 8;) c.lanes *= 2;
-    if (c.lanes < 32) {
-      c.rows = c.lanes / 4, c.warps = 12, c.split = 1;
-      if (c.depth == 0) c.depth = min_of(3, ceil_div(kChunks, c.lanes));
-    } else {
-      c.lanes = 0;
-    }
+  if (kOne && kQuantise && free && kChunks <= 128 && busy(kResultBlocks, 3) + 5 > busy(kResultBlocks, 2)) {
+    c.lanes = kChunks <= 64 ? 8 : 16;  // as few as leave a row short enough to be unrolled
+    c.rows = c.lanes / 4, c.warps = 12, c.split = 1;
+    if (c.depth == 0) c.depth = min_of(3, ceil_div(kChunks, c.lanes));
   }
   // Few results behind a preparation, in one round: again four a warp, or rows of wide chunks shared by all warps.
   if (kOne && !kPair && free && prepares && spec::kK >= 1536 && kResults <= spec::kSms * 12 * 4) {
@@ -134,13 +128,12 @@ constexpr GemvChoice choose_gemv(GemvChoice c, bool prepares) {
     for (int l = 16; l >= 8; l /= 2)
       if (ceil_div(kChunks, c.lanes) * c.lanes * 10 > ceil_div(kChunks, l) * l * 11) c.lanes = l;
   }
-  // Lanes read those of wide chunks far from each other: once for more rows.
+  // Lanes read activations of wide chunks far from each other: once for more rows.
   const bool long_rows = kOne && !kPair && !prepares && kChunks >= c.lanes * 8;
   if (c.rows == 0) c.rows = long_rows && chunk_columns<Codec>() > 32 ? 4 : 2;
   const int tasks = ceil_div(kResults, kWarp / c.lanes * (kPair ? max_of(1, c.rows / 2) : c.rows));
-  // Long rows whose activations are read where they are: by four warps each.
-  const bool shared_rows = long_rows && kChunks >= c.lanes * 16 && c.warps == 0 && c.split == 0;
-  if (shared_rows) c.warps = 8, c.split = 4;
+  // The longest by four warps each.
+  if (long_rows && kChunks >= c.lanes * 16 && c.warps == 0 && c.split == 0) c.warps = 8, c.split = 4;
   // One round of tasks behind a long preparation: do that once for a multiprocessor, not twice.
   const bool once = prepares && spec::kK >= 2048 && tasks <= spec::kSms * 16;
   // Chunks that take many registers, and floats, whose arithmetic is nothing: one large CTA.

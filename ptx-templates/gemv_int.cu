@@ -105,13 +105,10 @@ struct IntView {
     Segment::Layout::decode(raw, chunk, out);
   }
 
-  // Columns that surely lie in one block of activations, wherever a run begins.
+  // Columns that surely lie in one block of activations, wherever a run begins: they share its scale.
   template <class Codec>
   static constexpr int part_columns() {
-    int all = Codec::kRun | kActBlock;
-    for (int c = 0; c < block_chunks<Codec>(); ++c)
-      for (int run = 0; run < Codec::kRuns; ++run) all |= Codec::col(c, run);
-    return all & -all;
+    return min_of(run_alignment<Codec>(), kActBlock);
   }
   // Where activations are: in memory, or in shared memory.
   struct DirectPlace {
@@ -221,7 +218,7 @@ struct IntView {
   template <class Codec, class Shape, int kRows>
   __device__ __forceinline__ void dot(const Decoded<Codec> (&w)[kRows], const Columns<Codec, Shape>& columns,
                                       int iter, int chunk, bool whole, float (&acc)[kRows][kTokens]) const {
-    constexpr int kPart = part_columns<Codec>();  // columns of a run that share an activation scale
+    constexpr int kPart = part_columns<Codec>();
     constexpr bool kStored = Codec::kOffset && kPart == kActBlock;
 #pragma unroll
     for (int run = 0; run < Codec::kRuns; ++run) {

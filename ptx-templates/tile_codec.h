@@ -44,6 +44,15 @@ constexpr int block_chunks() {
   return Codec::kBlock / chunk_columns<Codec>();
 }
 
+// The greatest power of two that divides a run's length and every run's first column.
+template <class Codec>
+constexpr int run_alignment() {
+  int all = Codec::kRun;
+  for (int c = 0; c < block_chunks<Codec>(); ++c)
+    for (int run = 0; run < Codec::kRuns; ++run) all |= Codec::col(c, run);
+  return all & -all;
+}
+
 // The float view of a chunk, whichever kind the codec is: the same bits as dequantize.
 template <class Codec, class Layout>
 APR_DEV void decode_floats(const typename Layout::Raw& raw, int chunk,

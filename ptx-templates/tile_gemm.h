@@ -229,15 +229,9 @@ struct Gemm {
       }
     }
 
-    static constexpr bool whole_units() {
-      int all = Codec::kRun;
-      for (int c = 0; c < block_chunks<Codec>(); ++c)
-        for (int run = 0; run < Codec::kRuns; ++run) all |= Codec::col(c, run);
-      return all % 8 == 0;
-    }
     static __device__ __forceinline__ void put(uint8_t* shared, int row, int column,
                                                const uint32_t (&v)[Codec::kRun / 2]) {
-      if constexpr (whole_units()) {
+      if constexpr (run_alignment<Codec>() % 8 == 0) {  // whole units
 #pragma unroll
         for (int u = 0; u < Codec::kRun / 8; ++u)
           *reinterpret_cast<U4*>(shared + unit_offset<kBk>(row, column / 8 + u)) = {

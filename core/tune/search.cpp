@@ -5,6 +5,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/tune/measure.h"
 
 namespace apr {
 
@@ -263,19 +264,7 @@ std::vector<apr_measurement> Search::measure(const std::vector<Try>& tries, uint
     candidates.push_back(own ? nullptr : std::make_unique<Candidate>(one.kernel->name, one.params));
     rules.push_back(own ? nullptr : candidates.back()->rule());
   }
-  std::vector<apr_measurement> results(tries.size());
-  for (apr_measurement& result : results) result.struct_size = sizeof result;
-  apr_error error{};
-  error.struct_size = sizeof error;
-  const apr_status status =
-      request_.backend->measure(request_.session, spec_.index, repetitions, rules.data(),
-                                static_cast<uint32_t>(rules.size()), results.data(), &error);
-  if (status == APR_OK) return results;
-  if (status != APR_UNSUPPORTED)
-    throw Error("backend {}: measuring {}: {}", request_.backend->name, spec_.spec, error.message);
-  for (apr_measurement& result : results)
-    result.status = status, std::copy_n(error.message, sizeof result.message - 1, result.message);
-  return results;
+  return measure_candidates(*request_.backend, request_.session, spec_.index, spec_.spec, repetitions, rules);
 }
 
 }  // namespace apr

@@ -5,14 +5,14 @@
 
 #include "core/base/error.h"
 #include "core/tune/budget.h"
+#include "core/tune/measure.h"
 #include "core/tune/search.h"
 
 namespace apr {
 
 TuneOutcome tune(const TuneRequest& request) {
   const apr_backend& backend = *request.backend;
-  if (backend.struct_size < offsetof(apr_backend, measure) + sizeof backend.measure ||
-      backend.measure == nullptr)
+  if (!can_measure(backend))
     throw Error("backend {} cannot measure kernels by themselves, so it cannot be tuned", backend.name);
   Budget budget(request.seconds, request.stop);
   TuneOutcome outcome;

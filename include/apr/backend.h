@@ -279,7 +279,7 @@ struct apr_backend {
   /* The code of a kernel of the session; may compile it once more to learn what its compiler reports. */
   apr_status (*code)(apr_session* session, uint32_t index, apr_kernel_code* code, apr_error* error);
   /* Runs candidates for a kernel of the session on random activations, with every cache cold: over the weights of all
-   * layers in turn, or with the caches flushed in between. candidates[i] is read like a rule that matches (its kernel and
+   * layers and copies in turn, or with the caches flushed in between. candidates[i] is read like a rule that matches (its kernel and
    * values; null: the session's own choice), and results[i] receives how it did. What the session has stored of sequences
    * is lost. APR_UNSUPPORTED for a kernel that cannot be run alone. */
   apr_status (*measure)(apr_session* session, uint32_t index, uint32_t repetitions,

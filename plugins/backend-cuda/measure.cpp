@@ -14,7 +14,10 @@ namespace apr::cuda {
 
 namespace {
 
-uint32_t round_up(uint32_t value, uint32_t unit) { return (value + unit - 1) / unit * unit; }
+template <typename T>
+T round_up(T value, T unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 double quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
@@ -66,7 +69,7 @@ std::vector<uint8_t> random_activations(const Buffer& buffer, uint32_t rows, std
   std::vector<uint8_t> bytes(layout.bytes, 0);
   const auto at = [&](int part) { return bytes.data() + layout.part[part]; };
   const auto halves = [&](int part, uint16_t exponent, uint16_t mantissa, uint16_t sign) {
-    const uint32_t padded = round_up(buffer.width, 64);
+    const uint32_t padded = round_up<uint32_t>(buffer.width, 64);
     auto* term = reinterpret_cast<uint16_t*>(at(part));
     for (uint32_t r = 0; r < rows; ++r)
       for (uint32_t c = 0; c < buffer.width; ++c)
@@ -82,7 +85,7 @@ std::vector<uint8_t> random_activations(const Buffer& buffer, uint32_t rows, std
       break;
     }
     case Form::Int8: {
-      const uint32_t padded = round_up(buffer.width, 32), blocks = padded / kActBlock;
+      const uint32_t padded = round_up<uint32_t>(buffer.width, 32), blocks = padded / kActBlock;
       auto* q = reinterpret_cast<int8_t*>(at(0));
       auto *scale = reinterpret_cast<float*>(at(1)), *sum = reinterpret_cast<float*>(at(2));
       for (uint32_t r = 0; r < rows; ++r)
@@ -117,42 +120,42 @@ std::vector<uint8_t> random_activations(const Buffer& buffer, uint32_t rows, std
 // these are read in between.
 class WeightCopies {
  public:
-  WeightCopies(const Gpu& gpu, const DeviceWeights& weights, const std::vector<int32_t>& read,
-               size_t copies) {
-    uint64_t bytes = 0;
-    for (const int32_t w : read)
-      for (const uint64_t size : weights.planes(static_cast<size_t>(w)))
-        offsets_.push_back(bytes), bytes += (size + 255) / 256 * 256;
-    bytes_ = bytes;
-    memory_ = DeviceMemory(gpu, bytes * copies, "copies of weights to measure with");
-    for (size_t c = 0; c < copies; ++c) {
-      size_t i = 0;
-      for (const int32_t w : read) {
-        const std::vector<uint64_t>& sizes = weights.planes(static_cast<size_t>(w));
-        for (size_t p = 0; p < sizes.size(); ++p)
-          gpu.driver().check(
-              gpu.driver().cuMemcpyDtoDAsync(
-                  memory_.address() + c * bytes_ + offsets_[i++],
-                  reinterpret_cast<CUdeviceptr>(weights.all()[static_cast<size_t>(w)].plane[p]), sizes[p],
-                  gpu.stream()),
-              "copying weights");
+  WeightCopies(const Gpu& gpu, const DeviceWeights& weights, const std::vector<int32_t>& read, size_t copies)
+      : copies_(copies) {
+    const auto each_plane = [&](const auto& fn) {
+      for (size_t segment = 0; segment < read.size(); ++segment) {
+        const auto w = static_cast<size_t>(read[segment]);
+        for (size_t p = 0; p < weights.planes(w).size(); ++p)
+          fn(segment, p, weights.all()[w].plane[p], weights.planes(w)[p]);
       }
+    };
+    uint64_t bytes = 0;
+    each_plane([&](size_t, size_t, const void*, uint64_t size) { bytes += round_up<uint64_t>(size, 256); });
+    memory_ = DeviceMemory(gpu, bytes * copies, "copies of weights to measure with");
+    uint64_t at = 0;
+    for (std::vector<Weight>& copy : copies_) {
+      copy.resize(read.size());
+      each_plane([&](size_t segment, size_t p, const void* from, uint64_t size) {
+        gpu.driver().check(
+            gpu.driver().cuMemcpyDtoDAsync(memory_.address() + at, reinterpret_cast<CUdeviceptr>(from), size,
+                                           gpu.stream()),
+            "copying weights");
+        copy[segment].plane[p] = memory_.at<uint8_t>(at);
+        at += round_up<uint64_t>(size, 256);
+      });
     }
   }
-  // The launch with a copy's weights.
-  Args with(size_t copy, Args args, const DeviceWeights& weights, const std::vector<int32_t>& read) const {
-    auto& linear = std::get<LinearArgs>(args);
-    size_t i = 0;
-    for (size_t s = 0; s < read.size(); ++s)
-      for (size_t p = 0; p < weights.planes(static_cast<size_t>(read[s])).size(); ++p)
-        linear.w[s].plane[p] = memory_.at<uint8_t>(copy * bytes_ + offsets_[i++]);
-    return args;
+  // The launch with the weights of each copy.
+  void append(Args launch, std::vector<Args>& all) const {
+    for (const std::vector<Weight>& copy : copies_) {
+      std::copy(copy.begin(), copy.end(), std::get<LinearArgs>(launch).w);
+      all.push_back(launch);
+    }
   }
 
  private:
   DeviceMemory memory_;
-  uint64_t bytes_ = 0;
-  std::vector<uint64_t> offsets_;  // of each plane
+  std::vector<std::vector<Weight>> copies_;  // of each segment
 };
 
 // Launches in a row, at least: what a graph costs to start is some microseconds, as much as a small kernel.
@@ -299,8 +302,7 @@ void Session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rul
     }
     for (const size_t s : place.steps)
       c.args.push_back(bind_step(program.steps[s], program, bound.buffers, context, scratch));
-    for (size_t copy = 0; copy < n_copies; ++copy)
-      c.args.push_back(copies.with(copy, c.args[0], weights_, first.weights));
+    copies.append(c.args[0], c.args);
   };
   // What the first step writes, as numbers.
   const auto result_of = [&](const Contestant& c) {
@@ -316,7 +318,7 @@ void Session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rul
       gpu_.synchronize();
       const BufferLayout layout = buffer_layout(buffer, rows);
       if (buffer.form == Form::Int8) {
-        const uint32_t padded = round_up(buffer.width, 32);
+        const uint32_t padded = round_up<uint32_t>(buffer.width, 32);
         const auto* scale = reinterpret_cast<const float*>(bytes.data() + layout.part[1]);
         for (uint32_t r = 0; r < rows; ++r)
           for (uint32_t k = 0; k < buffer.width; ++k)
@@ -354,7 +356,8 @@ void Session::measure(uint32_t index, uint32_t repetitions, const apr_kernel_rul
     double error = 0;
     for (size_t v = 0; v < result.size(); ++v) error += (result[v] - truth[v]) * (result[v] - truth[v]);
     measured[i].error = norm > 0 ? error / norm : error;
-    c.launches = (kChain + c.args.size() - 1) / c.args.size() * c.args.size();
+    // A prompt's product takes longer than any start.
+    c.launches = program.m == 0 ? c.args.size() : round_up(kChain, c.args.size());
     c.graph = std::make_unique<Graph>(gpu_, [&] {
       for (size_t l = 0; l < c.launches; ++l)
         c.kernel->launch(gpu_, address(c.args[l % c.args.size()]), rows, l > 0);
